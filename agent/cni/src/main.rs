@@ -1,0 +1,3 @@
+//! skep-cni: one call to the agent's socket for each CNI verb.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! skep-agent: the node agent. Configuration and wiring only.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Loads, attaches and pins the eBPF programs; typed map handles with in-memory fakes.

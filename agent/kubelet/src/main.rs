@@ -1,0 +1,3 @@
+//! skep-kubelet: drives pods through CRI.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! skep-proxy: the node's user-space data plane; here, the node DNS.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Route and tunnel plans (pure) and the netlink shell that applies them.

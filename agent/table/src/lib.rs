@@ -1,0 +1,1 @@
+//! Desired-state tables and the generic reconciler: update, delete, prune.

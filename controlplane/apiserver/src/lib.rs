@@ -1,0 +1,1 @@
+//! The Kubernetes API over HTTP: negotiation, authn, authz, admission, watch, patch, subresources.

@@ -1,0 +1,1 @@
+//! The cluster CA, service-account keys and certificates.

@@ -1,0 +1,1 @@
+//! What each resource is: schema, defaults, validation, strategy, printer columns. Pure.

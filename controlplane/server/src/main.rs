@@ -1,0 +1,3 @@
+//! skep-controlplane: API server, scheduler and controllers in one process.
+
+fn main() {}

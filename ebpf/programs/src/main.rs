@@ -1,0 +1,3 @@
+//! Thin eBPF entry points, one binary an attach point.
+
+fn main() {}

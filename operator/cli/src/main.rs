@@ -1,0 +1,3 @@
+//! skep: up, down, status and init.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! skep-operator: CRDs and cluster-wide housekeeping.
+
+fn main() {}

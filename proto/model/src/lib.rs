@@ -1,0 +1,1 @@
+//! Nouns shared by all: labels, selectors, CIDRs, ports, frontends, backends. Pure, no I/O.

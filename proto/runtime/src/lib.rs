@@ -1,0 +1,1 @@
+//! What every long-running process needs: drain, readiness, backoff, telemetry, admin HTTP.

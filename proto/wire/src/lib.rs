@@ -1,0 +1,1 @@
+//! The gRPC contracts between processes, generated from .proto files; conversions to model live here only.

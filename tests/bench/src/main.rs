@@ -1,0 +1,3 @@
+//! Benchmarks, each beside a peer or a limit in the same run.
+
+fn main() {}

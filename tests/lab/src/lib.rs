@@ -1,0 +1,1 @@
+//! Real namespaces, programs, containerd and kubectl.

@@ -1,0 +1,1 @@
+//! Packets through the programs with BPF_PROG_TEST_RUN.
