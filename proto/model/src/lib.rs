@@ -1,1 +1,25 @@
-//! Nouns shared by all: labels, selectors, CIDRs, ports, frontends, backends. Pure, no I/O.
+//! Nouns shared by every part of Skep: address families, CIDRs, ports, names, frontends and backends.
+//!
+//! Owns the types and their parsers: text and numbers become these types once, at the edge, with a typed error.
+//! Owns no I/O, no clocks and no Kubernetes objects (those are in `skep-api`).
+//!
+//! Map: [`family`] and [`cidr`] are the address arithmetic, generic over IPv4 and IPv6; [`port`] and [`mac`] are the
+//! remaining packet nouns; [`name`] holds Kubernetes names; [`service`] is what the load balancer computes and the
+//! data path stores.
+
+pub mod cidr;
+pub mod family;
+pub mod mac;
+pub mod name;
+pub mod port;
+pub mod service;
+
+pub use cidr::{Cidr, Cidr4, Cidr6, CidrError, IpCidr};
+pub use family::{Address, IpFamily};
+pub use mac::{MacAddr, MacError};
+pub use name::{NameError, NamespacedName, NodeName};
+pub use port::{Port, PortError, Protocol, ProtocolError};
+pub use service::{Backend, BackendId, BackendState, Frontend, FrontendAddress, FrontendId, FrontendKind};
+
+/// Kubernetes labels: key to value, in key order.
+pub type Labels = std::collections::BTreeMap<String, String>;
