@@ -5,9 +5,10 @@
 //!
 //! Map: [`family`] and [`cidr`] are the address arithmetic, generic over IPv4 and IPv6; [`port`] and [`mac`] are the
 //! remaining packet nouns; [`name`] holds Kubernetes names; [`service`] is what the load balancer computes and the
-//! data path stores.
+//! data path stores; [`dns`] is what the node's DNS answers from.
 
 pub mod cidr;
+pub mod dns;
 pub mod family;
 pub mod mac;
 pub mod name;
@@ -15,6 +16,7 @@ pub mod port;
 pub mod service;
 
 pub use cidr::{Cidr, Cidr4, Cidr6, CidrError, IpCidr};
+pub use dns::{DnsChange, DnsPort, DnsTarget, DnsView, HeadlessEndpoint, HeadlessSubset};
 pub use family::{Address, IpFamily};
 pub use mac::{MacAddr, MacError};
 pub use name::{NameError, NamespacedName, NodeName};
