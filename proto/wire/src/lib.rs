@@ -3,6 +3,7 @@
 //! Map: [`agent`] is what CNI and `skep status` ask of an agent, [`proxy`] is what an agent tells the node's proxy,
 //! with [`dns`] turning those messages into `skep-model` nouns and back; [`socket`] is how both meet on unix sockets.
 
+pub mod cri;
 pub mod dns;
 pub mod socket;
 
