@@ -1,1 +1,30 @@
-//! The Storage trait, the watch cache, the conformance suite; embedded and etcd implementations.
+//! Storage of the control plane: what a transaction is, who makes it durable, and the one place that remembers
+//! older revisions.
+//!
+//! Map of the crate:
+//!
+//! * [`Key`], [`Revision`], [`Transaction`]: the nouns. Keys are typed and validated, never paths from a request.
+//! * [`Storage`]: the small contract of a store: commit with preconditions, scan, tail from a revision, compact,
+//!   leadership. [`MemoryStorage`] keeps it for tests.
+//! * [`Cache`]: the watch cache, the only multi-version structure. Reads, lists at a revision and watches of every
+//!   store come from it.
+//! * [`Object`]: one stored object at one revision, encoded once and shared by all its readers.
+
+mod cache;
+mod feed;
+mod key;
+mod leadership;
+mod memory;
+mod object;
+mod revision;
+mod storage;
+mod transaction;
+
+pub use cache::{Cache, CacheConfig, Committed, Event, Expired, Page, WatchItem, Watcher};
+pub use key::{Key, KeyError, ResourceId};
+pub use leadership::Leadership;
+pub use memory::MemoryStorage;
+pub use object::{Attributes, AttributesFn, EventKind, Object, no_attributes};
+pub use revision::{Offset, Revision};
+pub use storage::{Batch, Change, Entry, History, Snapshot, Storage, StorageError, Tail, TailError};
+pub use transaction::{CommitError, Expect, Op, Transaction};
