@@ -24,7 +24,9 @@ pub enum KeyError {
     #[error("{0:?} is not a namespace: use at most 63 lower-case letters, digits and '-'")]
     Namespace(String),
     /// The name cannot be a path segment.
-    #[error("{0:?} is not an object name: it must be 1-253 characters, without '/' or '%', and not '.' or '..'")]
+    #[error(
+        "{0:?} is not an object name: it must be 1-253 characters, without '/' or '%', and not '.' or '..'"
+    )]
     Name(String),
     /// The bytes are not the encoded form of a key.
     #[error("{0:?} is not an encoded key")]

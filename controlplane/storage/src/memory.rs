@@ -123,7 +123,8 @@ impl Storage for MemoryStorage {
 
     async fn tail(&self, after: Revision) -> Result<Tail, TailError> {
         let state = self.state.lock();
-        let past: Vec<_> = state.since(after)?.iter().map(|record| Ok(Arc::new(record.batch.clone()))).collect();
+        let past: Vec<_> =
+            state.since(after)?.iter().map(|record| Ok(Arc::new(record.batch.clone()))).collect();
         let (_, live) = self.feed.subscribe();
         drop(state);
         Ok(stream::iter(past).chain(ReceiverStream::new(live).map(Ok)).boxed())

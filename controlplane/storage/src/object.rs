@@ -113,7 +113,13 @@ pub struct Object {
 impl Object {
     /// Encodes a stored value as it became at `revision` through a change of `kind`.
     #[must_use]
-    pub fn new(key: Key, revision: Revision, kind: EventKind, stored: &[u8], attributes_of: AttributesFn) -> Self {
+    pub fn new(
+        key: Key,
+        revision: Revision,
+        kind: EventKind,
+        stored: &[u8],
+        attributes_of: AttributesFn,
+    ) -> Self {
         let body = Body::parse(stored);
         let mut frame = BytesMut::with_capacity(stored.len() + 80);
         let json = body.write_frame(&mut frame, kind, revision);
@@ -292,8 +298,7 @@ mod tests {
 
     #[test]
     fn splices_the_resource_version_first_into_metadata() {
-        let expected =
-            r#"{"apiVersion":"v1","kind":"Pod","metadata":{"resourceVersion":"17","name":"a"},"spec":{"x":1}}"#;
+        let expected = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"resourceVersion":"17","name":"a"},"spec":{"x":1}}"#;
         assert_eq!(object(STORED).json(), expected.as_bytes());
         let empty = object(r#"{"apiVersion":"v1","kind":"Pod","metadata":{}}"#);
         assert_eq!(
@@ -328,7 +333,9 @@ mod tests {
 
     #[test]
     fn stored_bytes_come_back_unchanged() {
-        for stored in [STORED, r#"{"apiVersion":"v1","kind":"Pod","metadata":{}}"#, r#"{"holder":"x"}"#, "free text"] {
+        for stored in
+            [STORED, r#"{"apiVersion":"v1","kind":"Pod","metadata":{}}"#, r#"{"holder":"x"}"#, "free text"]
+        {
             assert_eq!(object(stored).stored(), stored.as_bytes());
         }
     }

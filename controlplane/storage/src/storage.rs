@@ -65,7 +65,9 @@ pub type Tail = BoxStream<'static, Result<Arc<Batch>, StorageError>>;
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// Another process has the store.
-    #[error("the store {path} is in use by another process: stop that one, or give this one another --data-dir")]
+    #[error(
+        "the store {path} is in use by another process: stop that one, or give this one another --data-dir"
+    )]
     Locked {
         /// The file.
         path: String,

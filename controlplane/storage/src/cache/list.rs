@@ -33,10 +33,8 @@ pub(super) fn page(
     limit: Option<usize>,
 ) -> Page {
     let undone = undo(shelf, namespace, revision, after);
-    let mut all = Merge {
-        current: current(shelf, namespace, after).peekable(),
-        undone: undone.into_iter().peekable(),
-    };
+    let mut all =
+        Merge { current: current(shelf, namespace, after).peekable(), undone: undone.into_iter().peekable() };
     let objects: Vec<_> = all.by_ref().take(limit.unwrap_or(usize::MAX)).cloned().collect();
     let remaining = if limit.is_some() { all.count() } else { 0 };
     Page { revision, objects, remaining }
@@ -104,7 +102,11 @@ fn behind<'a>(
 const LAST: &str = "\u{10ffff}";
 
 /// Two ordered sequences as one; where both have a place the undone state counts.
-struct Merge<'a, C: Iterator<Item = &'a Arc<Object>>, U: Iterator<Item = (Place<'a>, Option<&'a Arc<Object>>)>> {
+struct Merge<
+    'a,
+    C: Iterator<Item = &'a Arc<Object>>,
+    U: Iterator<Item = (Place<'a>, Option<&'a Arc<Object>>)>,
+> {
     current: std::iter::Peekable<C>,
     undone: std::iter::Peekable<U>,
 }

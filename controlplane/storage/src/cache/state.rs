@@ -215,7 +215,9 @@ impl Shelf {
     }
 
     fn remove(&mut self, key: &Key) -> Option<Arc<Object>> {
-        let Slot::Occupied(mut names) = self.namespaces.entry(key.namespace_arc().clone()) else { return None };
+        let Slot::Occupied(mut names) = self.namespaces.entry(key.namespace_arc().clone()) else {
+            return None;
+        };
         let removed = names.get_mut().remove(key.name())?;
         if names.get().is_empty() {
             names.remove();
