@@ -3,8 +3,20 @@
 //! Every controller is a folder with `plan.rs` (observed objects and the time in, commands out; no I/O, no clock) and
 //! `controller.rs` (gather, plan, apply, status). [`run`] wires them to shared informers and work queues.
 
+mod claim;
 mod config;
+mod context;
+mod csr;
+mod error;
+mod expectations;
 mod manager;
+mod node_ipam;
+mod owner;
+mod pod_control;
+mod pod_owner;
+mod pods;
+mod replicaset;
+mod service_account;
 
 pub use config::{CertificateSigner, ControllersConfig, RequestedIdentity, SignGrant, SignerError};
 pub use manager::run;

@@ -1,11 +1,48 @@
 //! Wires controllers to informers and runs them until the drain begins.
 
+use std::sync::Arc;
+
+use futures::future::{BoxFuture, FutureExt, join_all};
+use skep_informer::Recorder;
 use skep_runtime::Drain;
 
 use crate::ControllersConfig;
+use crate::context::{Context, Informers};
+use crate::csr::CsrController;
+use crate::node_ipam::NodeIpamController;
+use crate::replicaset::ReplicaSetController;
+use crate::service_account::ServiceAccountController;
+
+const COMPONENT: &str = "kube-controller-manager";
 
 /// Runs every controller until `drain` begins.
+///
+/// Controllers register with the informers first, then the watches start, and work begins when every type has been
+/// listed once: no plan sees half a cluster.
 pub async fn run(config: ControllersConfig, drain: Drain) {
-    let _held = config;
-    drain.cancelled().await;
+    let client = config.client.clone();
+    let (recorder, events) = Recorder::new(client.clone(), COMPONENT, None);
+    let context = Arc::new(Context { client: client.clone(), recorder, informers: Informers::new(), config });
+    let controllers = controllers(&context);
+    let mut running = vec![drain.spawn_until_drained(events.run())];
+    for watch in context.informers.watches(&client) {
+        running.push(drain.spawn_until_drained(watch));
+    }
+    tokio::select! {
+        () = context.informers.synced() => tracing::info!("controllers have listed every type; starting work"),
+        () = drain.cancelled() => return,
+    }
+    for controller in controllers {
+        running.push(drain.spawn_until_drained(controller));
+    }
+    join_all(running).await;
+}
+
+fn controllers(context: &Arc<Context>) -> Vec<BoxFuture<'static, ()>> {
+    vec![
+        CsrController::new(context).run().boxed(),
+        NodeIpamController::new(context).run().boxed(),
+        ServiceAccountController::new(context).run().boxed(),
+        ReplicaSetController::new(context).run().boxed(),
+    ]
 }

@@ -1,0 +1,117 @@
+//! The shell of the certificate controller.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{DeleteParams, PostParams};
+use skep_informer::{ObjectKey, Outcome, WorkQueue, work};
+
+use super::plan::{Command, node_name, plan};
+use crate::context::Context;
+use crate::error::{ControllerError, unless_gone};
+
+/// Approves and signs certificate requests.
+pub(crate) struct CsrController {
+    context: Arc<Context>,
+    queue: Arc<WorkQueue<ObjectKey>>,
+}
+
+impl CsrController {
+    /// Registers for requests.
+    pub(crate) fn new(context: &Arc<Context>) -> Self {
+        let queue: Arc<WorkQueue<ObjectKey>> = Arc::default();
+        let sink = queue.clone();
+        context.informers.csrs.on_change(move |change| sink.add(ObjectKey::of(&**change.latest())));
+        Self { context: context.clone(), queue }
+    }
+
+    /// Works until dropped.
+    pub(crate) async fn run(self) {
+        work("certificates", &self.queue, 2, |key| self.reconcile(key)).await;
+    }
+
+    async fn reconcile(&self, key: ObjectKey) -> Result<Outcome, ControllerError> {
+        let informers = &self.context.informers;
+        let Some(request) = informers.csrs.store().get(&key) else { return Ok(Outcome::Done) };
+        let body = String::from_utf8_lossy(&request.spec.request.0).into_owned();
+        let signer = &self.context.config.signer;
+        let identity = signer.inspect(&body).map_err(|error| error.to_string());
+        let node = identity
+            .as_ref()
+            .ok()
+            .and_then(node_name)
+            .and_then(|name| informers.nodes.store().get_cluster(name));
+        match plan(&request, &identity, node.as_deref(), Timestamp::now()) {
+            Command::Approve(message) => {
+                let condition = condition("Approved", "AutoApproved", message);
+                self.write_approval((*request).clone(), condition).await?;
+            }
+            Command::Sign(grant) => {
+                let certificate = signer.sign(&body, &grant)?;
+                self.write_certificate((*request).clone(), certificate).await?;
+            }
+            Command::Fail(reason) => {
+                let mut failed = (*request).clone();
+                add_condition(&mut failed, condition("Failed", "SignerValidationFailure", &reason));
+                unless_gone(self.api().replace_status(&key.name, &PostParams::default(), &failed).await)?;
+            }
+            Command::Expire => {
+                unless_gone(self.api().delete(&key.name, &DeleteParams::default()).await)?;
+            }
+            Command::Keep(left) => {
+                let left = Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1);
+                return Ok(Outcome::After(left));
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn api(&self) -> kube::Api<CertificateSigningRequest> {
+        self.context.cluster()
+    }
+
+    async fn write_approval(
+        &self,
+        mut request: CertificateSigningRequest,
+        condition: CertificateSigningRequestCondition,
+    ) -> Result<(), ControllerError> {
+        let name = request.metadata.name.clone().unwrap_or_default();
+        add_condition(&mut request, condition);
+        unless_gone(
+            self.api().replace_subresource("approval", &name, &PostParams::default(), &request).await,
+        )?;
+        Ok(())
+    }
+
+    async fn write_certificate(
+        &self,
+        mut request: CertificateSigningRequest,
+        certificate: String,
+    ) -> Result<(), ControllerError> {
+        let name = request.metadata.name.clone().unwrap_or_default();
+        request.status.get_or_insert_default().certificate = Some(ByteString(certificate.into_bytes()));
+        unless_gone(self.api().replace_status(&name, &PostParams::default(), &request).await)?;
+        Ok(())
+    }
+}
+
+fn condition(kind: &str, reason: &str, message: &str) -> CertificateSigningRequestCondition {
+    let now = Time(Timestamp::now());
+    CertificateSigningRequestCondition {
+        type_: kind.into(),
+        status: "True".into(),
+        reason: Some(reason.into()),
+        message: Some(message.into()),
+        last_update_time: Some(now.clone()),
+        last_transition_time: Some(now),
+    }
+}
+
+fn add_condition(request: &mut CertificateSigningRequest, condition: CertificateSigningRequestCondition) {
+    let status = request.status.get_or_insert_default();
+    status.conditions.get_or_insert_default().push(condition);
+}
