@@ -1,0 +1,128 @@
+//! What the kernel reports: exact counters per reason and hook, and sampled events in a ring buffer.
+
+use crate::{addr::Be16, drop::REASON_SLOTS, layout};
+
+/// Where a program saw the packet.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Hook {
+    /// Host side of a pod's veth, packets from the pod.
+    FromPod = 0,
+    /// Host side of a pod's veth, packets from the host's stack.
+    ToPod = 1,
+    /// Tunnel device, packets from other nodes.
+    FromOverlay = 2,
+    /// Tunnel device, packets from this node.
+    ToOverlay = 3,
+    /// Node-side veth pair, packets from processes of this node.
+    FromHost = 4,
+    /// A socket call.
+    Socket = 5,
+}
+
+impl Hook {
+    /// Every hook, in numeric order.
+    pub const ALL: &'static [Hook] =
+        &[Hook::FromPod, Hook::ToPod, Hook::FromOverlay, Hook::ToOverlay, Hook::FromHost, Hook::Socket];
+
+    /// The label of the hook in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Hook::FromPod => "from_pod",
+            Hook::ToPod => "to_pod",
+            Hook::FromOverlay => "from_overlay",
+            Hook::ToOverlay => "to_overlay",
+            Hook::FromHost => "from_host",
+            Hook::Socket => "socket",
+        }
+    }
+
+    /// The hook of a number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        if (number as usize) < Self::ALL.len() { Some(Self::ALL[number as usize]) } else { None }
+    }
+}
+
+impl core::fmt::Display for Hook {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+/// A per-CPU counter. Index: [`Counter::index`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counter {
+    /// Packets, or calls for the socket hook.
+    pub packets: u64,
+    /// Bytes of those packets, headers included.
+    pub bytes: u64,
+    /// Nanoseconds of `CLOCK_MONOTONIC` of the last event that this CPU sent for this counter.
+    pub sampled: u64,
+}
+
+layout!(Counter, size = 24, fields = [packets: u64, bytes: u64, sampled: u64]);
+
+impl Counter {
+    /// Entries of the counter map.
+    pub const SLOTS: u32 = REASON_SLOTS * 8;
+
+    /// Where a reason (zero: passed) of a hook is counted.
+    #[inline(always)]
+    pub const fn index(hook: Hook, reason: u8) -> u32 {
+        (hook as u32) * REASON_SLOTS + reason as u32
+    }
+}
+
+/// A CPU sends at most one event per counter in this time, in nanoseconds.
+pub const SAMPLE_INTERVAL: u64 = 50_000_000;
+
+/// A sampled drop.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowEvent {
+    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    pub time: u64,
+    /// Source address as received; IPv4 in the first four bytes.
+    pub src: [u8; 16],
+    /// Destination address as received; IPv4 in the first four bytes.
+    pub dst: [u8; 16],
+    /// Interface that the program is attached to.
+    pub ifindex: u32,
+    /// Length of the packet in bytes.
+    pub length: u32,
+    /// Ethernet type; addresses and ports are meaningful for IPv4 (0x0800) and IPv6 (0x86dd) only.
+    pub ethertype: Be16,
+    /// Source port; zero where unknown.
+    pub src_port: Be16,
+    /// Destination port; zero where unknown.
+    pub dst_port: Be16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Number of the [`crate::DropReason`].
+    pub reason: u8,
+    /// Number of the [`Hook`].
+    pub hook: u8,
+    /// Always zero.
+    pub pad: [u8; 7],
+}
+
+layout!(FlowEvent, size = 64, fields = [
+    time: u64, src: [u8; 16], dst: [u8; 16], ifindex: u32, length: u32, ethertype: Be16, src_port: Be16,
+    dst_port: Be16, protocol: u8, reason: u8, hook: u8, pad: [u8; 7],
+]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_of_all_hooks_and_reasons_fit_the_map_without_overlap() {
+        let last = Hook::ALL[Hook::ALL.len() - 1];
+        assert!(Counter::index(last, (REASON_SLOTS - 1) as u8) < Counter::SLOTS);
+        assert_eq!(Counter::index(Hook::ToPod, 0), REASON_SLOTS);
+        for (number, hook) in Hook::ALL.iter().enumerate() {
+            assert_eq!(Hook::from_number(number as u8), Some(*hook));
+        }
+    }
+}
