@@ -1,0 +1,1 @@
+//! A custom resource's OpenAPI schema as an arena of its own.
