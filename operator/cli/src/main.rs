@@ -1,3 +1,80 @@
-//! skep: up, down, status and init.
+//! skep: brings a cluster up and down, says how it is, and is the first process of its lab nodes.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod chart;
+mod down;
+mod init;
+mod kubeconfig;
+mod lab;
+mod power;
+mod status;
+mod terminal;
+mod up;
+
+/// An eBPF-native Kubernetes: cluster, network and node in one.
+#[derive(Debug, Parser)]
+#[command(name = "skep", version)]
+struct Skep {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Brings up a cluster of several nodes on this machine, with a demo (needs root).
+    Up(up::Up),
+    /// Removes that cluster and everything it left on this machine (needs root).
+    Down(down::Down),
+    /// Says in one screen how a cluster is; fails when it is degraded.
+    Status(status::Status),
+    /// Switches a node of the local cluster off and on (needs root).
+    #[command(subcommand)]
+    Node(power::Power),
+    /// Prints the chart as rendered, to look at or to apply.
+    Template(chart::Template),
+    /// Supervises a node's services; a lab node's pid 1.
+    Init {
+        /// The node file.
+        file: PathBuf,
+    },
+    /// Makes a lab node's namespaces and starts its pid 1.
+    #[command(hide = true)]
+    Boot {
+        /// The node file.
+        file: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Skep::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Init { file } => init::run::init(&file)?,
+        Command::Boot { file } => terminal::print(&init::boot::boot(&file)?.to_string()),
+        Command::Node(power) => power::switch(&power)?,
+        Command::Down(options) => down::down(&options)?,
+        Command::Template(options) => chart::template(&options)?,
+        Command::Up(options) => with_runtime(up::up(&options))?,
+        Command::Status(options) => return with_runtime(status::status(&options)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn with_runtime<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    // One provider is linked; a second installation would only say so.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}

@@ -1,0 +1,81 @@
+//! What has to be there before anything is made: root, programs, binaries, images, a free port.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use super::images::IMAGES;
+use crate::lab::plan::Store;
+
+/// Binaries that the nodes run.
+pub(crate) const BINARIES: [&str; 3] = ["skep", "skep-controlplane", "skep-kubelet"];
+const PROGRAMS: [(&str, &str); 4] =
+    [("ip", "iproute2"), ("containerd", "containerd"), ("ctr", "containerd"), ("runc", "runc")];
+const SEARCH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
+/// Refuses without root, and says what it is needed for.
+pub(crate) fn need_root(verb: &str, reason: &str) -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!("`skep {verb}` needs root: {reason}. Try again with sudo")
+}
+
+/// Refuses when a program is missing, and says which package brings it.
+pub(crate) fn need_programs(store: Store) -> Result<()> {
+    let etcd = (store == Store::Etcd).then_some(("etcd", "etcd-server"));
+    let missing: Vec<(&str, &str)> =
+        PROGRAMS.into_iter().chain(etcd).filter(|(program, _)| find(program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
+    let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    bail!("not installed: {}. On Debian: apt-get install {}", names.join(", "), packages.join(" "))
+}
+
+/// Where a program is, among the folders that nodes see.
+fn find(program: &str) -> Option<PathBuf> {
+    SEARCH.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.exists())
+}
+
+/// Refuses when a binary or an image is missing, and says what builds it.
+pub(crate) fn need_files(bin_dir: &Path, images_dir: &Path) -> Result<()> {
+    let binaries = BINARIES.iter().map(|name| bin_dir.join(name));
+    let images = IMAGES.iter().map(|name| images_dir.join(format!("{name}.tar")));
+    for path in binaries.chain(images) {
+        if !path.exists() {
+            bail!("{} is missing: `cargo xtask up` builds everything that is needed", path.display());
+        }
+    }
+    Ok(())
+}
+
+/// Refuses when something else listens on the API server's port.
+pub(crate) fn need_port(port: u16) -> Result<()> {
+    if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        bail!("127.0.0.1:{port} is not free ({error}): end what listens there, or choose another --api-port");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_port_is_named_with_the_way_out() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = need_port(port).unwrap_err().to_string();
+        assert!(error.contains(&port.to_string()) && error.contains("--api-port"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_binary_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = need_files(dir.path(), dir.path()).unwrap_err().to_string();
+        assert!(error.contains("skep is missing"), "{error}");
+    }
+}
