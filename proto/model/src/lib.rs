@@ -21,7 +21,7 @@ pub use family::{Address, IpFamily};
 pub use mac::{MacAddr, MacError};
 pub use name::{NameError, NamespacedName, NodeName};
 pub use port::{Port, PortError, Protocol, ProtocolError};
-pub use service::{Backend, BackendId, BackendState, Frontend, FrontendAddress, FrontendId, FrontendKind};
+pub use service::{Backend, Frontend, FrontendAddress, FrontendId, FrontendKind};
 
 /// Kubernetes labels: key to value, in key order.
 pub type Labels = std::collections::BTreeMap<String, String>;

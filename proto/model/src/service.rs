@@ -14,11 +14,6 @@ use crate::{
 #[serde(transparent)]
 pub struct FrontendId(pub u32);
 
-/// Number of a backend in the data path; zero is never used. Stable while any frontend uses the backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct BackendId(pub u32);
-
 /// Why an address is a frontend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum FrontendKind {
@@ -49,15 +44,6 @@ impl fmt::Display for FrontendAddress {
     }
 }
 
-/// Whether a backend takes new connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum BackendState {
-    /// Ready: takes new connections.
-    Active,
-    /// Serving while it shuts down: chosen only when no backend of the frontend is active.
-    Terminating,
-}
-
 /// Where packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Backend {
@@ -75,7 +61,7 @@ impl fmt::Display for Backend {
     }
 }
 
-/// A frontend with the backends that new connections are spread over, in slot order.
+/// A frontend with the backends that new connections are spread over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frontend {
     /// Stable number.
@@ -89,7 +75,7 @@ pub struct Frontend {
     /// Name of the Service port; empty for a single unnamed port.
     pub port_name: String,
     /// Backends for new connections, in slot order; empty means connections are refused.
-    pub backends: Vec<BackendId>,
+    pub backends: Vec<Backend>,
     /// Seconds that connections of one client stick to a backend; `None` without session affinity.
     pub affinity_seconds: Option<u32>,
 }

@@ -11,6 +11,7 @@ pub mod socket;
 #[allow(
     missing_docs,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     unreachable_pub,
     reason = "generated; the .proto file holds the documentation"
 )]
@@ -22,6 +23,7 @@ pub mod agent {
 #[allow(
     missing_docs,
     clippy::all,
+    clippy::allow_attributes_without_reason,
     unreachable_pub,
     reason = "generated; the .proto file holds the documentation"
 )]
