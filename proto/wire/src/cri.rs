@@ -13,6 +13,8 @@ use tonic::transport::{Channel, Endpoint, Uri};
 #[allow(
     missing_docs,
     clippy::all,
+    clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
     clippy::pedantic,
     unreachable_pub,
     reason = "generated; the .proto file holds the documentation"

@@ -12,6 +12,7 @@ pub mod socket;
     missing_docs,
     clippy::all,
     clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
     unreachable_pub,
     reason = "generated; the .proto file holds the documentation"
 )]
@@ -24,6 +25,7 @@ pub mod agent {
     missing_docs,
     clippy::all,
     clippy::allow_attributes_without_reason,
+    clippy::too_many_lines,
     unreachable_pub,
     reason = "generated; the .proto file holds the documentation"
 )]
