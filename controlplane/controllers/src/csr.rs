@@ -5,6 +5,7 @@
 //! `kube-apiserver-client` (signed once a person approved it). Everything else is left to its own signer.
 
 mod controller;
+mod identity;
 mod plan;
 
 pub(crate) use controller::CsrController;

@@ -1,6 +1,6 @@
 //! Why a reconcile did not finish; the work queue retries all of them.
 
-use crate::config::SignerError;
+use skep_pki::PkiError;
 
 /// A reconcile that has to be tried again.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum ControllerError {
     },
     /// The cluster CA could not do its part.
     #[error("{0}")]
-    Signer(#[from] SignerError),
+    Signer(#[from] PkiError),
     /// No pod range is left for a node.
     #[error("no pod range is left in {0}: use a larger cluster CIDR or a longer node mask")]
     RangesExhausted(String),

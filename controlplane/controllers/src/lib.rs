@@ -18,5 +18,5 @@ mod pods;
 mod replicaset;
 mod service_account;
 
-pub use config::{CertificateSigner, ControllersConfig, RequestedIdentity, SignGrant, SignerError};
+pub use config::ControllersConfig;
 pub use manager::run;

@@ -9,7 +9,9 @@ use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateS
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, PostParams};
 use skep_informer::{ObjectKey, Outcome, WorkQueue, work};
+use skep_pki::CertificateRequest;
 
+use super::identity::RequestedIdentity;
 use super::plan::{Command, node_name, plan};
 use crate::context::Context;
 use crate::error::{ControllerError, unless_gone};
@@ -38,8 +40,8 @@ impl CsrController {
         let informers = &self.context.informers;
         let Some(request) = informers.csrs.store().get(&key) else { return Ok(Outcome::Done) };
         let body = String::from_utf8_lossy(&request.spec.request.0).into_owned();
-        let signer = &self.context.config.signer;
-        let identity = signer.inspect(&body).map_err(|error| error.to_string());
+        let parsed = CertificateRequest::parse(&body).map_err(|error| error.to_string());
+        let identity = parsed.as_ref().map(RequestedIdentity::from).map_err(Clone::clone);
         let node = identity
             .as_ref()
             .ok()
@@ -51,7 +53,8 @@ impl CsrController {
                 self.write_approval((*request).clone(), condition).await?;
             }
             Command::Sign(grant) => {
-                let certificate = signer.sign(&body, &grant)?;
+                let Ok(parsed) = &parsed else { return Ok(Outcome::Done) };
+                let certificate = self.context.config.authority.sign(parsed, &grant.into())?;
                 self.write_certificate((*request).clone(), certificate).await?;
             }
             Command::Fail(reason) => {

@@ -7,8 +7,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
+use skep_pki::Usage;
 
-use crate::config::{RequestedIdentity, SignGrant};
+use super::identity::{RequestedIdentity, SignGrant};
 
 const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
@@ -123,18 +124,18 @@ fn sign(
     match request.spec.signer_name.as_str() {
         KUBELET_CLIENT => {
             check_kubelet_client(request, identity)?;
-            Ok(SignGrant { client: true, server: false, validity })
+            Ok(SignGrant { usage: Usage::Client, validity })
         }
         KUBELET_SERVING => {
             check_kubelet_serving(request, identity)?;
-            Ok(SignGrant { client: false, server: true, validity })
+            Ok(SignGrant { usage: Usage::Server, validity })
         }
         _ => {
             check_usages(request, "client auth")?;
             if identity.organizations.iter().any(|group| group == "system:masters") {
                 return Err("the group system:masters is never signed for".into());
             }
-            Ok(SignGrant { client: true, server: false, validity })
+            Ok(SignGrant { usage: Usage::Client, validity })
         }
     }
 }
@@ -263,7 +264,7 @@ mod tests {
         let identity = Ok(node_identity("n1"));
         assert!(matches!(plan(&request, &identity, None, Timestamp::now()), Command::Approve(_)));
         let grant = plan(&approved(request), &identity, None, Timestamp::now());
-        assert!(matches!(grant, Command::Sign(SignGrant { client: true, server: false, .. })));
+        assert!(matches!(grant, Command::Sign(SignGrant { usage: Usage::Client, .. })));
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl ServiceAccountController {
         let account =
             informers.service_accounts.store().get(&ObjectKey::namespaced(&key.name, DEFAULT_ACCOUNT));
         let map = informers.root_ca_maps.store().get(&ObjectKey::namespaced(&key.name, ROOT_CA_MAP));
-        let root_ca = &self.context.config.root_ca_pem;
+        let root_ca = self.context.config.authority.certificate_pem();
         for command in plan(&namespace, account.as_deref(), map.as_deref(), root_ca) {
             self.apply(&key.name, command).await?;
         }
