@@ -1,0 +1,102 @@
+//! Running other programs: with their output shown or kept, and with an end in any case.
+
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+/// The checkout.
+pub(crate) fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// Cargo's folder for what it builds.
+pub(crate) fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// A program run in the checkout. What cargo told this process about itself is not handed on: it
+/// would confuse a cargo started from here.
+pub(crate) fn command<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let Some(text) = name.to_str() else { continue };
+        let inherited = text.starts_with("CARGO")
+            || text.starts_with("RUST")
+            || ["TARGET", "HOST", "PROFILE", "OUT_DIR"].contains(&text);
+        let wanted = [
+            "CARGO_HOME",
+            "CARGO_TARGET_DIR",
+            "RUSTUP_HOME",
+            "RUSTUP_TOOLCHAIN",
+            "RUST_LOG",
+            "RUST_BACKTRACE",
+        ];
+        if inherited
+            && !wanted.contains(&text)
+            && !text.starts_with("CARGO_NET")
+            && !text.starts_with("CARGO_HTTP")
+        {
+            command.env_remove(text);
+        }
+    }
+    command
+}
+
+/// Runs with the output shown; an error says which command it was.
+pub(crate) fn show(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {}", describe(command)))?;
+    if !status.success() {
+        bail!("{} ended with {status}", describe(command));
+    }
+    Ok(())
+}
+
+/// Runs with the output kept; it is part of the error.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {}", describe(command)))?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        let tail: Vec<&str> = words.lines().rev().take(30).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        bail!("{} ended with {}:\n{}", describe(command), output.status, tail.join("\n"));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Waits for a child that leads a process group of its own; ends the whole group at the deadline.
+pub(crate) fn wait_at_most(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() > deadline {
+            let group = Pid::from_raw(child.id().try_into()?);
+            // First politely, so that a test can take its cluster down.
+            let _ = killpg(group, Signal::SIGTERM);
+            std::thread::sleep(Duration::from_secs(10));
+            let _ = killpg(group, Signal::SIGKILL);
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Makes the command lead a process group, for [`wait_at_most`].
+pub(crate) fn own_group(command: &mut Command) -> &mut Command {
+    command.process_group(0)
+}
+
+fn describe(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}

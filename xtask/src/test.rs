@@ -1,0 +1,157 @@
+//! `test`: the levels, what each needs, and one count at the end.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::shell::{command, own_group, wait_at_most};
+use crate::{ebpf, image, products, say, tools};
+use tally::Tally;
+
+mod tally;
+
+/// From the cheapest to the dearest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Level {
+    /// Behaviour without network, clock and root.
+    Unit,
+    /// The eBPF programs on this kernel, packet by packet (root).
+    Programs,
+    /// Nodes, processes and their recovery on this machine (root).
+    Lab,
+    /// What a kubectl user does, on a cluster of three nodes (root).
+    E2e,
+    /// The programs on other kernels, in virtual machines.
+    Vm,
+}
+
+const ALL: [Level; 5] = [Level::Unit, Level::Programs, Level::Lab, Level::E2e, Level::Vm];
+
+/// Runs a level, or all; fails when a test failed.
+pub(crate) fn test(level: Option<Level>) -> Result<ExitCode> {
+    let levels = level.map_or(ALL.to_vec(), |level| vec![level]);
+    let mut results = Vec::new();
+    for level in levels {
+        say::line(&format!("== {}", level.name()));
+        let tally = match level.run() {
+            Ok(tally) => tally,
+            Err(error) => {
+                say::line(&format!("error: {error:#}"));
+                Tally { failed: 1, ..Tally::default() }
+            }
+        };
+        results.push((level, tally));
+    }
+    let total = results.iter().fold(Tally::default(), |sum, (_, tally)| sum + *tally);
+    for (level, tally) in &results {
+        say::line(&format!("{:<9} {tally}", level.name()));
+    }
+    print_last_line(&total.to_string());
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The count goes to standard output: it is the command's result.
+fn print_last_line(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unit => "unit",
+            Self::Programs => "programs",
+            Self::Lab => "lab",
+            Self::E2e => "e2e",
+            Self::Vm => "vm",
+        }
+    }
+
+    /// Why it cannot run here, if so.
+    fn obstacle(self) -> Option<&'static str> {
+        match self {
+            Self::Vm => Some(
+                "booting the kernels of tests/kernels.toml is not built yet; the host's kernel is covered by `programs`",
+            ),
+            Self::Unit => None,
+            _ if tools::is_root() => None,
+            Self::Programs => Some("needs root: it loads eBPF programs"),
+            Self::Lab | Self::E2e => Some("needs root: it makes nodes of namespaces, mounts and cgroups"),
+        }
+    }
+
+    fn run(self) -> Result<Tally> {
+        if let Some(obstacle) = self.obstacle() {
+            say::line(&format!("skipped: {obstacle}"));
+            return Ok(Tally { skipped: 1, ..Tally::default() });
+        }
+        self.prepare()?;
+        let arguments = self.arguments();
+        run_cargo(command("cargo", &arguments).env("SKEP_IMAGES_DIR", image::folder()), self.limit())
+    }
+
+    fn prepare(self) -> Result<()> {
+        tools::ensure(&tools::BUILD)?;
+        match self {
+            Self::Unit => tools::ensure(&[tools::ETCD]),
+            Self::Programs => ebpf::build(),
+            Self::Lab | Self::E2e | Self::Vm => {
+                tools::ensure(&tools::CLUSTER)?;
+                products::build()?;
+                image::build_all()
+            }
+        }
+    }
+
+    fn arguments(self) -> Vec<&'static str> {
+        let line = match self {
+            Self::Unit => {
+                "test --locked --no-fail-fast --workspace --lib --bins --tests --exclude skep-ebpf-programs \
+                 --exclude skep-test-programs --exclude skep-test-lab"
+            }
+            Self::Programs => "test --locked --no-fail-fast --package skep-test-programs -- --test-threads=1",
+            Self::Lab => "test --locked --package skep-test-lab --test lab",
+            Self::E2e => "test --locked --package skep-test-lab --test e2e",
+            Self::Vm => "",
+        };
+        line.split_whitespace().collect()
+    }
+
+    /// Includes compiling from scratch on two cores.
+    fn limit(self) -> Duration {
+        let minutes = match self {
+            Self::Unit => 40,
+            Self::Programs => 20,
+            Self::Lab | Self::E2e | Self::Vm => 15,
+        };
+        Duration::from_secs(minutes * 60)
+    }
+}
+
+/// Runs cargo's tests with their output shown, and counts.
+fn run_cargo(command: &mut Command, limit: Duration) -> Result<Tally> {
+    let mut child = own_group(command.stdout(Stdio::piped())).spawn().context("cannot run cargo")?;
+    let output = child.stdout.take().context("no output to read")?;
+    let reader = std::thread::spawn(move || {
+        let mut tally = Tally::default();
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            say::line(&line);
+            tally = tally + Tally::of_line(&line);
+        }
+        tally
+    });
+    let status = wait_at_most(&mut child, limit)?;
+    let mut tally = reader.join().unwrap_or_default();
+    match status {
+        None => {
+            say::line(&format!("ended after {} minutes: a test hangs", limit.as_secs() / 60));
+            tally.failed += 1;
+        }
+        // A test that does not compile, or a process that died, prints no result.
+        Some(status) if !status.success() && tally.failed == 0 => tally.failed += 1,
+        Some(_) => {}
+    }
+    Ok(tally)
+}
