@@ -1,6 +1,7 @@
 //! The PKI directory of a control plane.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::{Authority, PkiError, ServiceAccountKey, files};
 
@@ -8,7 +9,7 @@ use crate::{Authority, PkiError, ServiceAccountKey, files};
 #[derive(Debug)]
 pub struct ClusterPki {
     /// Signs servers, clients and kubelets: `ca.crt`, `ca.key`.
-    pub cluster: Authority,
+    pub cluster: Arc<Authority>,
     /// Signs what proves the API server to extension servers: `front-proxy-ca.crt`, `front-proxy-ca.key`.
     pub front_proxy: Authority,
     /// Signs service-account tokens: `sa.key`.
@@ -23,7 +24,7 @@ impl ClusterPki {
         let service_accounts = ServiceAccountKey::load_or_create(&directory.join("sa.key"))?;
         files::write_public(&directory.join("sa.pub"), &service_accounts.public_pem())?;
         Ok(Self {
-            cluster: Authority::load_or_create(directory, "ca", "skep-cluster-ca")?,
+            cluster: Arc::new(Authority::load_or_create(directory, "ca", "skep-cluster-ca")?),
             front_proxy: Authority::load_or_create(directory, "front-proxy-ca", "skep-front-proxy-ca")?,
             service_accounts,
             directory: directory.to_owned(),

@@ -89,7 +89,7 @@ pub struct Committed {
 /// The watch cache over a store.
 pub struct Cache {
     inner: Arc<Inner>,
-    driver: JoinHandle<()>,
+    driver: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Inner {
@@ -120,7 +120,17 @@ impl Cache {
             waiters: Mutex::default(),
         });
         let driver = tokio::spawn(driver::drive(Arc::downgrade(&inner), revision));
-        Ok(Arc::new(Self { inner, driver }))
+        Ok(Arc::new(Self { inner, driver: Mutex::new(Some(driver)) }))
+    }
+
+    /// Stops following the store and lets go of it, so that it can be opened again. Watches get nothing more.
+    pub async fn close(&self) {
+        let driver = self.driver.lock().take();
+        if let Some(driver) = driver {
+            driver.abort();
+            // Cancelled is how it ends.
+            let _ = driver.await;
+        }
     }
 
     /// The store below.
@@ -201,7 +211,9 @@ impl Cache {
 
 impl Drop for Cache {
     fn drop(&mut self) {
-        self.driver.abort();
+        if let Some(driver) = self.driver.lock().take() {
+            driver.abort();
+        }
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
-use crate::{Batch, Revision};
+use crate::{Batch, Revision, Tail};
 
 /// Batches a tail may lag behind before it is cut off; it then tails again from the log.
 const QUEUE: usize = 4096;
@@ -54,6 +56,12 @@ impl Feed {
     pub(crate) fn close(&self) {
         self.inner.lock().tails.clear();
     }
+}
+
+/// Past batches, then live ones, all of them after `after`.
+pub(crate) fn tail(after: Revision, past: Vec<Arc<Batch>>, live: mpsc::Receiver<Arc<Batch>>) -> Tail {
+    let all = stream::iter(past).chain(ReceiverStream::new(live));
+    all.filter(move |batch| std::future::ready(batch.revision > after)).map(Ok).boxed()
 }
 
 #[cfg(test)]

@@ -5,12 +5,14 @@
 //!
 //! * [`Key`], [`Revision`], [`Transaction`]: the nouns. Keys are typed and validated, never paths from a request.
 //! * [`Storage`]: the small contract of a store: commit with preconditions, scan, tail from a revision, compact,
-//!   leadership. [`MemoryStorage`] keeps it for tests.
+//!   leadership. [`MemoryStorage`], [`EmbeddedStorage`] and [`EtcdStorage`] keep it; one conformance suite checks them all.
 //! * [`Cache`]: the watch cache, the only multi-version structure. Reads, lists at a revision and watches of every
 //!   store come from it.
 //! * [`Object`]: one stored object at one revision, encoded once and shared by all its readers.
 
 mod cache;
+mod embedded;
+mod etcd;
 mod feed;
 mod key;
 mod leadership;
@@ -21,6 +23,8 @@ mod storage;
 mod transaction;
 
 pub use cache::{Cache, CacheConfig, Committed, Event, Expired, Page, WatchItem, Watcher};
+pub use embedded::{EmbeddedConfig, EmbeddedStorage};
+pub use etcd::{EtcdConfig, EtcdStorage};
 pub use key::{Key, KeyError, ResourceId};
 pub use leadership::Leadership;
 pub use memory::MemoryStorage;

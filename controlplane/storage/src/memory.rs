@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::{StreamExt, stream};
 use parking_lot::Mutex;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 
-use crate::feed::Feed;
+use crate::feed::{self, Feed};
+use crate::leadership::LocalRoles;
 use crate::{
     Batch, Change, CommitError, Entry, History, Key, Leadership, Offset, Op, Revision, Snapshot, Storage,
     StorageError, Tail, TailError, Transaction,
@@ -20,7 +18,7 @@ use crate::{
 pub struct MemoryStorage {
     state: Mutex<State>,
     feed: Feed,
-    roles: Roles,
+    roles: LocalRoles,
 }
 
 #[derive(Debug)]
@@ -36,8 +34,6 @@ struct Record {
     batch: Batch,
     previous: Vec<Option<Entry>>,
 }
-
-type Roles = Mutex<BTreeMap<String, CancellationToken>>;
 
 impl Default for MemoryStorage {
     fn default() -> Self {
@@ -57,7 +53,7 @@ impl MemoryStorage {
     pub fn with_offset(offset: Offset) -> Self {
         let revision = offset.served(1);
         let state = State { revision, compacted: revision, entries: BTreeMap::new(), log: Vec::new() };
-        Self { state: Mutex::new(state), feed: Feed::new(revision), roles: Mutex::default() }
+        Self { state: Mutex::new(state), feed: Feed::new(revision), roles: LocalRoles::default() }
     }
 }
 
@@ -123,11 +119,10 @@ impl Storage for MemoryStorage {
 
     async fn tail(&self, after: Revision) -> Result<Tail, TailError> {
         let state = self.state.lock();
-        let past: Vec<_> =
-            state.since(after)?.iter().map(|record| Ok(Arc::new(record.batch.clone()))).collect();
+        let past = state.since(after)?.iter().map(|record| Arc::new(record.batch.clone())).collect();
         let (_, live) = self.feed.subscribe();
         drop(state);
-        Ok(stream::iter(past).chain(ReceiverStream::new(live).map(Ok)).boxed())
+        Ok(feed::tail(after, past, live))
     }
 
     async fn history(&self, after: Revision, through: Revision) -> Result<Vec<History>, TailError> {
@@ -152,19 +147,6 @@ impl Storage for MemoryStorage {
     }
 
     async fn campaign(&self, role: &str, _identity: &str) -> Result<Leadership, StorageError> {
-        loop {
-            let held = {
-                let mut roles = self.roles.lock();
-                match roles.get(role).filter(|held| !held.is_cancelled()) {
-                    Some(held) => held.clone(),
-                    None => {
-                        let resigned = CancellationToken::new();
-                        roles.insert(role.to_owned(), resigned.clone());
-                        return Ok(Leadership::new(resigned.clone(), Some(resigned)));
-                    }
-                }
-            };
-            held.cancelled().await;
-        }
+        Ok(self.roles.campaign(role).await)
     }
 }
