@@ -7,6 +7,8 @@ mod claim;
 mod config;
 mod context;
 mod csr;
+mod deployment;
+mod endpointslice;
 mod error;
 mod expectations;
 mod manager;
@@ -17,6 +19,7 @@ mod pod_owner;
 mod pods;
 mod replicaset;
 mod service_account;
+mod template_hash;
 
 pub use config::ControllersConfig;
 pub use manager::run;

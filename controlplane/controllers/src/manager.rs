@@ -9,6 +9,8 @@ use skep_runtime::Drain;
 use crate::ControllersConfig;
 use crate::context::{Context, Informers};
 use crate::csr::CsrController;
+use crate::deployment::DeploymentController;
+use crate::endpointslice::EndpointSliceController;
 use crate::node_ipam::NodeIpamController;
 use crate::replicaset::ReplicaSetController;
 use crate::service_account::ServiceAccountController;
@@ -44,5 +46,7 @@ fn controllers(context: &Arc<Context>) -> Vec<BoxFuture<'static, ()>> {
         NodeIpamController::new(context).run().boxed(),
         ServiceAccountController::new(context).run().boxed(),
         ReplicaSetController::new(context).run().boxed(),
+        DeploymentController::new(context).run().boxed(),
+        EndpointSliceController::new(context).run().boxed(),
     ]
 }
