@@ -9,7 +9,7 @@ mod metrics;
 mod stored;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -60,9 +60,12 @@ struct Options {
     /// Where the last view is kept.
     #[arg(long, default_value = "/var/lib/skep/proxy")]
     state_dir: PathBuf,
-    /// The port of the admin listener on 127.0.0.1.
-    #[arg(long, default_value_t = 9871)]
-    admin_port: u16,
+    /// The Service address of the cluster's DNS: the name server that our zone names, never an upstream.
+    #[arg(long)]
+    dns_address: Option<IpAddr>,
+    /// The admin listener, on loopback.
+    #[arg(long, default_value = "127.0.0.1:9871")]
+    admin: SocketAddr,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -77,8 +80,8 @@ fn main() -> anyhow::Result<()> {
 
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     control.block_on(async {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, options.admin_port));
-        let listener = admin::bind(address).await.with_context(|| format!("the admin port {address}"))?;
+        let listener =
+            admin::bind(options.admin).await.with_context(|| format!("--admin {}", options.admin))?;
         let router = Admin { readiness, metrics: registry, log_level }.router();
         let admin = tokio::spawn(admin::serve(listener, router, drain.clone()));
         let signal = signal::shutdown().await?;
@@ -96,9 +99,11 @@ async fn serve_dns(
     drain: &Drain,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::new(registry)?;
-    let zone = Zone::new(&options.cluster_domain).context("--cluster-domain is not a DNS name")?;
+    let zone = Zone::new(&options.cluster_domain, options.dns_address)
+        .context("--cluster-domain is not a DNS name")?;
     let zone = Arc::new(RwLock::new(zone));
-    let upstreams = Upstreams::from_file(&options.resolv_conf, options.node_ip).with_context(|| {
+    let ours: Vec<IpAddr> = options.dns_address.into_iter().chain([options.node_ip]).collect();
+    let upstreams = Upstreams::from_file(&options.resolv_conf, &ours).with_context(|| {
         format!("cannot read the node's resolvers from {}", options.resolv_conf.display())
     })?;
     tracing::info!(resolvers = ?upstreams.resolvers(), "names outside the cluster");

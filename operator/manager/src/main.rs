@@ -6,10 +6,7 @@ mod crds;
 mod election;
 mod endpoints;
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
@@ -36,9 +33,9 @@ struct Options {
     /// Who we are in the Lease; unique among the replicas.
     #[arg(long, env = "POD_NAME", default_value = "skep-operator")]
     identity: String,
-    /// The port of the admin listener on 127.0.0.1.
-    #[arg(long, default_value_t = 9872)]
-    admin_port: u16,
+    /// The admin listener, on loopback.
+    #[arg(long, default_value = "127.0.0.1:9872")]
+    admin: SocketAddr,
 }
 
 #[tokio::main]
@@ -50,8 +47,7 @@ async fn main() -> anyhow::Result<()> {
     let readiness = Readiness::default();
     let (trigger, drain) = Drain::new();
 
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, options.admin_port));
-    let listener = admin::bind(address).await.with_context(|| format!("the admin port {address}"))?;
+    let listener = admin::bind(options.admin).await.with_context(|| format!("--admin {}", options.admin))?;
     let metrics = prometheus::Registry::new();
     let token = readiness.token("api");
     drain.spawn(admin::serve(listener, Admin { readiness, metrics, log_level }.router(), drain.clone()));

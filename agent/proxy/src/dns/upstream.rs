@@ -64,13 +64,13 @@ impl Upstreams {
     }
 
     /// Reads a resolv.conf(5). Loopback resolvers are left out, for they are the node's own stubs and may well ask
-    /// us again, and so is `own`, our address.
+    /// us again, and so are `ours`, our addresses.
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn from_file(path: &Path, own: IpAddr) -> io::Result<Self> {
+    pub fn from_file(path: &Path, ours: &[IpAddr]) -> io::Result<Self> {
         let text = std::fs::read_to_string(path)?;
-        Ok(Self::new(parse_nameservers(&text).filter(|ip| !ip.is_loopback() && *ip != own)))
+        Ok(Self::new(parse_nameservers(&text).filter(|ip| !ip.is_loopback() && !ours.contains(ip))))
     }
 
     /// The resolvers, in order.
