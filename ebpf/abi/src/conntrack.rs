@@ -114,6 +114,8 @@ impl TcpSeen {
     pub const FIN: Self = Self(1 << 2);
     /// A segment with RST.
     pub const RST: Self = Self(1 << 3);
+    /// A segment without SYN: the connection is past its opening.
+    pub const MORE: Self = Self(1 << 4);
 
     /// Whether any of the given bits is set.
     #[inline(always)]

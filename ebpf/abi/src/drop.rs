@@ -41,7 +41,7 @@ reasons! {
     RouterAdvertisement = 7, "router_advertisement", "A pod tried to announce itself as a router or to redirect.";
     Martian = 8, "martian", "A loopback address appeared on the wire.";
     GroupDestination = 9, "group_destination", "Multicast and broadcast are not carried between pods.";
-    NoEndpoint = 10, "no_endpoint", "No pod of this node has the destination address.";
+    NoEndpoint = 10, "no_endpoint", "No pod has the destination address.";
     NoService = 11, "no_service", "The destination is in the Service range, but no Service listens on that port.";
     NoBackend = 12, "no_backend", "The Service has no ready endpoint.";
     NoRoute = 13, "no_route", "The node has no route to a destination outside the cluster.";

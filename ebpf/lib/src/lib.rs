@@ -1,2 +1,40 @@
 //! Packet logic that runs in the kernel and on the host: parse, checksum, conntrack, load balancing.
+//!
+//! Everything here is a function from a packet and what the maps say to an action or a [`skep_abi::DropReason`]; the
+//! programs bind it to contexts, helpers and maps, the tests to byte vectors and hash maps. One source serves both
+//! address families: what differs is in [`family`].
+//!
+//! Map: [`packet`] and [`env`] are the two seams to the outside; [`frame`] is a parsed packet; [`conntrack`] and [`lb`]
+//! are state, [`nat`], [`icmp`] and [`arp`] rewrite; [`policy`] is where verdicts will come from; [`flow`] ties them
+//! together; [`hooks`] has a function for each place where a program sits; [`sock`] translates sockets.
+//!
+//! Kernel floor 5.10: no loops that the verifier would have to count, no fetched atomics. Functions are inlined into the
+//! programs, so that the verifier sees plain code and offsets stay provable.
 #![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod arp;
+pub mod conntrack;
+pub mod csum;
+pub mod env;
+pub mod family;
+pub mod flow;
+pub mod frame;
+pub mod hooks;
+pub mod icmp;
+pub mod lb;
+pub mod nat;
+pub mod packet;
+pub mod policy;
+pub mod sock;
+
+#[cfg(test)]
+mod fake;
+
+pub use env::{Env, SockEnv};
+pub use family::Family;
+pub use frame::{Content, Frame};
+pub use hooks::Action;
+pub use packet::{ChecksumFix, Packet};

@@ -1,3 +1,0 @@
-//! Thin eBPF entry points, one binary an attach point.
-
-fn main() {}

@@ -1,0 +1,113 @@
+//! Counters and sampled events.
+
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_ns};
+use skep_abi::{Counter, DropReason, FlowEvent, Hook, addr::Be16, event::SAMPLE_INTERVAL};
+use skep_packet::{
+    family::Ipv4Header,
+    frame::{Ports, TCP, UDP},
+    packet::{ETH_LEN, ETHERTYPE_IPV4, Packet},
+};
+
+use crate::{
+    maps::{COUNTERS, EVENTS},
+    skb::Skb,
+};
+
+/// Adds to a counter so that no interruption loses the addition.
+#[inline(always)]
+fn add(counter: *mut u64, amount: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the pointer comes from a map lookup in this program run. The form without a result exists on every kernel.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({counter} + 0) += {amount}",
+            counter = in(reg) counter,
+            amount = in(reg) amount,
+        );
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    let _ = (counter, amount);
+}
+
+#[inline(always)]
+fn counter(hook: Hook, reason: u8) -> Option<*mut Counter> {
+    COUNTERS.get_ptr_mut(Counter::index(hook, reason))
+}
+
+#[inline(always)]
+fn count(counter: *mut Counter, bytes: u32) {
+    // SAFETY: the pointer comes from a map lookup in this program run.
+    let (packets, total) = unsafe { (&raw mut (*counter).packets, &raw mut (*counter).bytes) };
+    add(packets, 1);
+    add(total, u64::from(bytes));
+}
+
+/// Counts what passed.
+#[inline(always)]
+pub fn passed(hook: Hook, bytes: u32) {
+    if let Some(counter) = counter(hook, 0) {
+        count(counter, bytes);
+    }
+}
+
+/// Counts a refused socket call.
+#[inline(always)]
+pub fn refused(hook: Hook, reason: DropReason) {
+    if let Some(counter) = counter(hook, reason as u8) {
+        count(counter, 0);
+    }
+}
+
+/// Counts a drop, and now and then sends an event about one. Kept out of line: drops are rare, code is not free.
+#[inline(never)]
+pub fn dropped(skb: *mut __sk_buff, hook: u8, reason: u8) -> i32 {
+    let packet = Skb::new(skb);
+    let index = u32::from(hook & 7) * skep_abi::drop::REASON_SLOTS + u32::from(reason & 63);
+    let Some(counter) = COUNTERS.get_ptr_mut(index) else { return 0 };
+    count(counter, packet.length());
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: the pointer comes from a map lookup in this program run.
+    let sampled = unsafe { &mut (*counter).sampled };
+    if now.wrapping_sub(*sampled) >= SAMPLE_INTERVAL {
+        *sampled = now;
+        send(&packet, hook, reason, now);
+    }
+    0
+}
+
+#[inline(always)]
+fn send(packet: &Skb, hook: u8, reason: u8, time: u64) {
+    let Some(mut slot) = EVENTS.reserve::<FlowEvent>(0) else { return };
+    let mut event = FlowEvent {
+        time,
+        length: packet.length(),
+        reason,
+        hook,
+        // SAFETY: the context is the program's own.
+        ifindex: unsafe { (*packet.as_ptr()).ifindex },
+        ..FlowEvent::default()
+    };
+    fill(packet, &mut event);
+    slot.write(event);
+    slot.submit(0);
+}
+
+#[inline(always)]
+fn fill(packet: &Skb, event: &mut FlowEvent) -> Option<()> {
+    event.ethertype = packet.read::<Be16>(12)?;
+    if event.ethertype.get() != ETHERTYPE_IPV4 {
+        return None;
+    }
+    let header: Ipv4Header = packet.read(ETH_LEN)?;
+    event.protocol = header.protocol;
+    let (src, dst) = (header.src.octets(), header.dst.octets());
+    event.src = [src[0], src[1], src[2], src[3], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    event.dst = [dst[0], dst[1], dst[2], dst[3], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    if header.version_ihl == 0x45 && (header.protocol == TCP || header.protocol == UDP) {
+        let ports: Ports = packet.read(ETH_LEN + 20)?;
+        event.src_port = ports.src;
+        event.dst_port = ports.dst;
+    }
+    Some(())
+}

@@ -1,0 +1,101 @@
+//! A packet in the kernel: direct access to the linear part, helpers where checksums may be the device's business.
+
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
+    helpers::{bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_pull_data},
+};
+use skep_abi::Plain;
+use skep_packet::packet::{ChecksumFix, Packet};
+
+/// Headers that are looked at: Ethernet, IP with options, TCP, or an ICMP error with what it quotes.
+const HEADERS: u32 = 128;
+/// Offsets are cut to this, so that the verifier can bound them. Beyond every header that is looked at.
+const OFFSET_MASK: u32 = 0x1ff;
+
+/// A packet of a classifier.
+pub struct Skb {
+    skb: *mut __sk_buff,
+}
+
+impl Skb {
+    /// Wraps a program's context, and makes sure that its headers can be accessed directly.
+    #[inline(always)]
+    pub fn new(skb: *mut __sk_buff) -> Self {
+        let packet = Self { skb };
+        let wanted = if packet.length() < HEADERS { packet.length() } else { HEADERS };
+        if packet.data() + wanted as usize > packet.data_end() {
+            // SAFETY: the context is the program's own. When it fails, reads find the end of the packet.
+            unsafe { bpf_skb_pull_data(skb, wanted) };
+        }
+        packet
+    }
+
+    /// The context.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut __sk_buff {
+        self.skb
+    }
+
+    #[inline(always)]
+    fn data(&self) -> usize {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.skb).data as usize }
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.skb).data_end as usize }
+    }
+
+    #[inline(always)]
+    fn at<T>(&self, at: u32) -> Option<*mut T> {
+        let start = self.data() + (at & OFFSET_MASK) as usize;
+        if start + size_of::<T>() > self.data_end() {
+            return None;
+        }
+        Some(start as *mut T)
+    }
+}
+
+impl Packet for Skb {
+    #[inline(always)]
+    fn length(&self) -> u32 {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.skb).len }
+    }
+
+    #[inline(always)]
+    fn read<T: Plain>(&self, at: u32) -> Option<T> {
+        // SAFETY: the range was checked; the supported architectures read unaligned words.
+        self.at::<T>(at).map(|from| unsafe { *from })
+    }
+
+    #[inline(always)]
+    fn write<T: Plain>(&mut self, at: u32, value: T) -> Option<()> {
+        // SAFETY: the range was checked; the supported architectures write unaligned words.
+        self.at::<T>(at).map(|to| unsafe { *to = value })
+    }
+
+    #[inline(always)]
+    fn fix_l3(&mut self, at: u32, from: u32, to: u32) -> Option<()> {
+        // SAFETY: the context is the program's own.
+        let result = unsafe { bpf_l3_csum_replace(self.skb.cast(), at, from.into(), to.into(), 4) };
+        if result == 0 { Some(()) } else { None }
+    }
+
+    #[inline(always)]
+    fn fix_l4(&mut self, fix: ChecksumFix) -> Option<()> {
+        let mut flags = u64::from(fix.size);
+        if fix.pseudo {
+            flags |= u64::from(BPF_F_PSEUDO_HDR);
+        }
+        if fix.udp {
+            flags |= u64::from(BPF_F_MARK_MANGLED_0);
+        }
+        // SAFETY: the context is the program's own.
+        let result =
+            unsafe { bpf_l4_csum_replace(self.skb.cast(), fix.at, fix.from.into(), fix.to.into(), flags) };
+        if result == 0 { Some(()) } else { None }
+    }
+}
