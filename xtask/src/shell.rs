@@ -21,30 +21,28 @@ pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
+/// Variables that cargo sets for this process about this process.
+const ABOUT_ME: [&str; 10] = [
+    "CARGO_PKG_",
+    "CARGO_MANIFEST_",
+    "CARGO_BIN_",
+    "CARGO_CRATE_",
+    "CARGO_PRIMARY_",
+    "CARGO_CFG_",
+    "CARGO_FEATURE_",
+    "RUSTC",
+    "OUT_DIR",
+    "PROFILE",
+];
+
 /// A program run in the checkout. What cargo told this process about itself is not handed on: it
 /// would confuse a cargo started from here.
 pub(crate) fn command<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[S]) -> Command {
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(root());
+    command.args(arguments).current_dir(root()).env_remove("CARGO");
     for (name, _) in std::env::vars_os() {
-        let Some(text) = name.to_str() else { continue };
-        let inherited = text.starts_with("CARGO")
-            || text.starts_with("RUST")
-            || ["TARGET", "HOST", "PROFILE", "OUT_DIR"].contains(&text);
-        let wanted = [
-            "CARGO_HOME",
-            "CARGO_TARGET_DIR",
-            "RUSTUP_HOME",
-            "RUSTUP_TOOLCHAIN",
-            "RUST_LOG",
-            "RUST_BACKTRACE",
-        ];
-        if inherited
-            && !wanted.contains(&text)
-            && !text.starts_with("CARGO_NET")
-            && !text.starts_with("CARGO_HTTP")
-        {
-            command.env_remove(text);
+        if name.to_str().is_some_and(|name| ABOUT_ME.iter().any(|mine| name.starts_with(mine))) {
+            command.env_remove(name);
         }
     }
     command

@@ -52,7 +52,7 @@ fn start(path: &Path, file: &NodeFile, machine: &Machine, listener: Option<Owned
     let logs = machine.root.join(inside(&file.log_dir));
     std::fs::create_dir_all(&logs)?;
     let log = OpenOptions::new().create(true).append(true).open(logs.join("init.log"))?;
-    let child = Command::new("/proc/self/exe")
+    let child = Command::new(std::env::current_exe()?)
         .arg("init")
         .arg(path)
         .stdin(listener.map_or_else(Stdio::null, Stdio::from))

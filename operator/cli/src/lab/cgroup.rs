@@ -153,7 +153,9 @@ pub(crate) fn kill(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes the cgroup `name` and what is below it from every hierarchy; waits for processes to be gone.
+/// Removes the cgroup `name` and what is below it from every hierarchy, after [`kill`]; waits for
+/// processes to be gone. A process that is in there by version 1 alone is no part of the node (somebody's
+/// shell that looked around): it is moved out.
 pub(crate) fn remove(name: &str, patience: Duration) -> Result<()> {
     let deadline = Instant::now() + patience;
     for hierarchy in hierarchies()? {
@@ -162,10 +164,21 @@ pub(crate) fn remove(name: &str, patience: Duration) -> Result<()> {
             if Instant::now() > deadline {
                 return Err(error).with_context(|| format!("cannot remove the cgroup {}", path.display()));
             }
+            if hierarchy.version != Version::V2 {
+                move_out(&path, &hierarchy.mount_point);
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
     Ok(())
+}
+
+fn move_out(cgroup: &Path, parent: &Path) {
+    let strangers = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    for pid in strangers.lines() {
+        // It may end meanwhile; what stays is tried again.
+        let _ = fs::write(parent.join("cgroup.procs"), pid);
+    }
 }
 
 fn remove_tree(path: &Path) -> std::io::Result<()> {
