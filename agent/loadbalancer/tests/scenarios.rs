@@ -3,6 +3,7 @@
 //! A file names the node and lists steps. A step may `apply` objects, `delete` them (kind and namespace/name), or
 //! `restart` the load balancer (numbers are adopted, objects come again in reverse order); then it states every
 //! frontend and, if it wants, every DNS name.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
