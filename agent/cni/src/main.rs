@@ -1,51 +1,64 @@
-//! skep-cni: one call to the agent's socket for each CNI verb; no logic of its own.
+//! skep-cni: one call to the agent's socket for each CNI verb (CNI specification 1.1).
 //!
-//! Speaks CNI 1.0 and 1.1 (and the 0.3/0.4 results that older runtimes ask for): the verb and the attachment come
-//! from the environment, the network's configuration from stdin, the result or the error goes to stdout.
-//! Installed under the name `loopback` it answers for the `lo` interface, which the agent brings up with the pod's.
-
-#![allow(clippy::print_stdout, reason = "stdout is how a CNI plugin answers")]
+//! Has no logic of its own: it parses what the runtime gives (`config`), asks the agent (`call`), and prints the answer
+//! (`result`) or an error that runtimes understand (`failure`). Installed under the name `loopback` it is that plugin
+//! too, which some runtimes demand (`loopback`).
 
 mod call;
-mod error;
-mod request;
+mod config;
+mod failure;
+mod loopback;
 mod result;
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Read, Write},
+    process::ExitCode,
+};
 
-use request::{Environment, Verb};
+use crate::{
+    config::{Environment, NetConf, Plugin, Verb},
+    failure::Failure,
+};
 
 fn main() -> ExitCode {
-    let mut version = result::NEWEST.to_owned();
-    match run(&mut version) {
-        Ok(Some(answer)) => {
-            println!("{answer}");
-            ExitCode::SUCCESS
-        }
-        Ok(None) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("{}", error.to_json(&version));
-            ExitCode::FAILURE
-        }
+    let environment = Environment::of(|name| std::env::var(name).ok());
+    let plugin = Plugin::of_program(std::env::args().next().as_deref());
+    let mut text = Vec::new();
+    if let Err(error) = io::stdin().lock().read_to_end(&mut text) {
+        return finish(Err(Failure::Input(error)), result::NEWEST);
+    }
+    let conf = NetConf::parse(&text);
+    let version = conf.as_ref().map_or(result::NEWEST, |conf| conf.version.as_str()).to_owned();
+    finish(run(environment, conf, plugin), &version)
+}
+
+fn run(
+    environment: Result<Environment, Failure>,
+    conf: Result<NetConf, Failure>,
+    plugin: Plugin,
+) -> Result<Option<String>, Failure> {
+    let environment = environment?;
+    if environment.verb == Verb::Version {
+        return Ok(Some(result::versions(conf.ok().as_ref())));
+    }
+    let conf = conf?;
+    result::check_version(&conf.version)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Input)?;
+    match plugin.or(conf.plugin) {
+        Plugin::Loopback => runtime.block_on(loopback::run(&environment, &conf)),
+        Plugin::Skep => runtime.block_on(call::run(&environment, &conf)),
     }
 }
 
-/// Answers the call; `version` becomes the one that the caller speaks as soon as it is known.
-fn run(version: &mut String) -> Result<Option<serde_json::Value>, error::CniError> {
-    let environment = Environment::from_process();
-    let verb = environment.verb()?;
-    if verb == Verb::Version {
-        return Ok(Some(result::versions()));
+/// Prints what the runtime reads: a result, nothing, or an error object.
+fn finish(outcome: Result<Option<String>, Failure>, version: &str) -> ExitCode {
+    let (text, code) = match outcome {
+        Ok(text) => (text.unwrap_or_default(), ExitCode::SUCCESS),
+        Err(failure) => (failure.to_json(version), ExitCode::FAILURE),
+    };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
     }
-    let network = request::Network::read(std::io::stdin().lock())?;
-    version.clone_from(&network.cni_version);
-    result::check_version(&network.cni_version)?;
-    if network.plugin == "loopback" || environment.invoked_as("loopback") {
-        return Ok((verb == Verb::Add).then(|| result::loopback(&network, &environment)));
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| error::CniError::Io { what: "start", source })?;
-    runtime.block_on(call::call(verb, &network, &environment))
 }

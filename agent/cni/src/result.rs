@@ -1,134 +1,133 @@
-//! The result objects of the specification, in the form of the version asked for.
+//! What success looks like on standard output.
 
 use serde_json::{Value, json};
-use skep_wire::agent::{AddReply, Interface};
+use skep_wire::agent::AddReply;
 
 use crate::{
-    error::CniError,
-    request::{Environment, Network},
+    config::{Environment, NetConf},
+    failure::Failure,
 };
 
-/// The newest version that is spoken.
-pub const NEWEST: &str = "1.1.0";
-/// All of them.
-const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", NEWEST];
+/// Versions of the result format that this plugin writes. Older ones have another shape.
+pub(crate) const SUPPORTED: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+/// The newest of them.
+pub(crate) const NEWEST: &str = "1.1.0";
+
+/// Refuses versions that this plugin does not write.
+pub(crate) fn check_version(version: &str) -> Result<(), Failure> {
+    if SUPPORTED.contains(&version) { Ok(()) } else { Err(Failure::Version(version.into())) }
+}
 
 /// The answer to VERSION.
-pub fn versions() -> Value {
-    json!({"cniVersion": NEWEST, "supportedVersions": VERSIONS})
+pub(crate) fn versions(conf: Option<&NetConf>) -> String {
+    let version = conf.map_or(NEWEST, |conf| conf.version.as_str());
+    json!({"cniVersion": version, "supportedVersions": SUPPORTED}).to_string()
 }
 
-/// Refuses a version that is not spoken.
-pub fn check_version(version: &str) -> Result<(), CniError> {
-    if VERSIONS.contains(&version) { Ok(()) } else { Err(CniError::Version(version.to_owned())) }
-}
-
-/// The result of ADD for `lo`: what came before, or the interface alone.
-pub fn loopback(network: &Network, environment: &Environment) -> Value {
-    network.prev_result.clone().unwrap_or_else(|| {
-        json!({
-            "cniVersion": network.cni_version,
-            "interfaces": [{"name": "lo", "mac": "00:00:00:00:00:00", "sandbox": environment.get("CNI_NETNS")}],
-            "ips": [{"address": "127.0.0.1/8", "interface": 0}, {"address": "::1/128", "interface": 0}],
-            "dns": {},
-        })
-    })
-}
-
-/// The result of ADD: the host's interface first, the pod's second, to which the addresses belong.
-pub fn added(network: &Network, netns: &str, reply: &AddReply) -> Value {
-    let interface = |interface: &Interface, sandbox: Option<&str>| {
-        let mut value = json!({"name": interface.name, "mac": interface.mac});
-        if network.cni_version.as_str() >= "1.1.0" && interface.mtu > 0 {
-            value["mtu"] = json!(interface.mtu);
-        }
-        if let Some(sandbox) = sandbox {
-            value["sandbox"] = json!(sandbox);
-        }
-        value
-    };
-    let interfaces: Vec<_> = reply
-        .host
-        .iter()
-        .map(|host| interface(host, None))
-        .chain(reply.pod.iter().map(|pod| interface(pod, Some(netns))))
-        .collect();
-    let ips: Vec<_> = reply
-        .addresses
-        .iter()
-        .map(|address| {
-            let mut ip = json!({"address": address.cidr, "interface": interfaces.len().saturating_sub(1)});
-            if !address.gateway.is_empty() {
-                ip["gateway"] = json!(address.gateway);
-            }
-            if network.cni_version.as_str() < "1.0.0" {
-                ip["version"] = json!(if address.cidr.contains(':') { "6" } else { "4" });
-            }
-            ip
-        })
-        .collect();
-    let routes: Vec<_> = reply
+/// The answer to ADD.
+pub(crate) fn add(reply: &AddReply, environment: &Environment, version: &str) -> String {
+    let host = reply.host.clone().unwrap_or_default();
+    let pod = reply.pod.clone().unwrap_or_default();
+    let interfaces = [
+        interface(&host.name, &host.mac, host.mtu, "", version),
+        interface(&pod.name, &pod.mac, pod.mtu, &environment.netns, version),
+    ];
+    let ips: Vec<Value> =
+        reply.addresses.iter().map(|address| ip(&address.cidr, Some(&address.gateway), 1, version)).collect();
+    let routes: Vec<Value> = reply
         .routes
         .iter()
         .map(|route| {
-            let mut value = json!({"dst": route.destination});
-            if !route.gateway.is_empty() {
-                value["gw"] = json!(route.gateway);
+            if version == "1.1.0" {
+                json!({"dst": route.destination, "gw": route.gateway, "mtu": route.mtu})
+            } else {
+                json!({"dst": route.destination, "gw": route.gateway})
             }
-            value
         })
         .collect();
-    json!({
-        "cniVersion": network.cni_version,
-        "interfaces": interfaces,
-        "ips": ips,
-        "routes": routes,
-        "dns": {},
-    })
+    json!({"cniVersion": version, "interfaces": interfaces, "ips": ips, "routes": routes, "dns": {}})
+        .to_string()
+}
+
+/// The answer to ADD of the loopback plugin.
+pub(crate) fn loopback(environment: &Environment, version: &str) -> String {
+    let lo = interface(&environment.ifname, "00:00:00:00:00:00", 65_536, &environment.netns, version);
+    let ips = [ip("127.0.0.1/8", None, 0, version), ip("::1/128", None, 0, version)];
+    json!({"cniVersion": version, "interfaces": [lo], "ips": ips, "dns": {}}).to_string()
+}
+
+fn interface(name: &str, mac: &str, mtu: u32, sandbox: &str, version: &str) -> Value {
+    let mut value = json!({"name": name, "mac": mac});
+    if version == "1.1.0" {
+        value["mtu"] = mtu.into();
+    }
+    if !sandbox.is_empty() {
+        value["sandbox"] = sandbox.into();
+    }
+    value
+}
+
+/// Before 1.0.0 an address had to name its family.
+fn ip(cidr: &str, gateway: Option<&str>, interface: usize, version: &str) -> Value {
+    let mut value = json!({"address": cidr, "interface": interface});
+    if let Some(gateway) = gateway {
+        value["gateway"] = gateway.into();
+    }
+    if version.starts_with("0.") {
+        value["version"] = if cidr.contains(':') { "6" } else { "4" }.into();
+    }
+    value
 }
 
 #[cfg(test)]
 mod tests {
-    use skep_wire::agent::{Address, Route};
+    use skep_wire::agent::{Address, Interface, Route};
 
     use super::*;
+    use crate::config::Verb;
 
-    fn network(version: &str) -> Network {
-        let text = format!(r#"{{"cniVersion":"{version}","name":"skep","type":"skep-cni"}}"#);
-        Network::read(text.as_bytes()).unwrap()
+    fn environment() -> Environment {
+        Environment {
+            verb: Verb::Add,
+            container_id: "c".into(),
+            netns: "/run/netns/x".into(),
+            ifname: "eth0".into(),
+            pod_namespace: String::new(),
+            pod_name: String::new(),
+            pod_uid: String::new(),
+        }
     }
 
     fn reply() -> AddReply {
-        let interface =
-            |name: &str| Interface { name: name.into(), mac: "02:00:00:00:00:01".into(), mtu: 1450 };
         AddReply {
-            host: Some(interface("skep1234")),
-            pod: Some(interface("eth0")),
-            addresses: vec![Address { cidr: "10.244.1.7/32".into(), gateway: "10.244.1.1".into() }],
-            routes: vec![Route { destination: "0.0.0.0/0".into(), gateway: "10.244.1.1".into(), mtu: 0 }],
+            host: Some(Interface { name: "skep1".into(), mac: "02:00:00:00:00:01".into(), mtu: 1450 }),
+            pod: Some(Interface { name: "eth0".into(), mac: "02:00:00:00:00:02".into(), mtu: 1450 }),
+            addresses: vec![Address { cidr: "10.244.0.7/32".into(), gateway: "10.244.0.1".into() }],
+            routes: vec![Route { destination: "0.0.0.0/0".into(), gateway: "10.244.0.1".into(), mtu: 1450 }],
         }
     }
 
     #[test]
-    fn addresses_belong_to_the_pods_interface() {
-        let value = added(&network("1.0.0"), "/run/netns/x", &reply());
-        assert_eq!(value["ips"][0]["interface"], 1);
-        assert_eq!(value["interfaces"][1]["sandbox"], "/run/netns/x");
-        assert!(
-            value["interfaces"][0].get("sandbox").is_none() && value["interfaces"][0].get("mtu").is_none()
-        );
-        assert!(value["ips"][0].get("version").is_none());
+    fn the_address_points_to_the_pods_interface() {
+        let shown: Value = serde_json::from_str(&add(&reply(), &environment(), "1.0.0")).unwrap();
+        let at = shown["ips"][0]["interface"].as_u64().unwrap();
+        assert_eq!(shown["interfaces"][at as usize]["sandbox"], "/run/netns/x");
+        assert!(shown["interfaces"][0].get("sandbox").is_none());
+        assert!(shown["ips"][0].get("version").is_none());
     }
 
     #[test]
-    fn each_version_gets_its_own_form() {
-        assert_eq!(added(&network("0.4.0"), "", &reply())["ips"][0]["version"], "4");
-        assert_eq!(added(&network("1.1.0"), "", &reply())["interfaces"][1]["mtu"], 1450);
+    fn each_version_has_its_own_fields() {
+        let old: Value = serde_json::from_str(&add(&reply(), &environment(), "0.4.0")).unwrap();
+        assert_eq!(old["ips"][0]["version"], "4");
+        let new: Value = serde_json::from_str(&add(&reply(), &environment(), "1.1.0")).unwrap();
+        assert_eq!((&new["interfaces"][1]["mtu"], &new["routes"][0]["mtu"]), (&json!(1450), &json!(1450)));
     }
 
     #[test]
-    fn a_version_from_elsewhere_is_refused() {
-        assert!(check_version("1.1.0").is_ok());
-        assert!(matches!(check_version("9.9.9"), Err(CniError::Version(_))));
+    fn unknown_versions_are_refused_with_the_known_ones_named() {
+        let error = check_version("2.0.0").unwrap_err();
+        assert_eq!(error.code(), 1);
+        assert!(error.to_string().contains("1.1.0"));
     }
 }
