@@ -79,4 +79,9 @@ impl Custom {
     pub(crate) fn scale(&self) -> Option<&Value> {
         crate::field::at(&self.version, &["subresources", "scale"])
     }
+
+    /// The schema as its author wrote it, for the OpenAPI documents.
+    pub(crate) fn published_schema(&self) -> Option<&Value> {
+        crate::field::at(&self.version, &["schema", "openAPIV3Schema"])
+    }
 }
