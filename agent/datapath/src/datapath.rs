@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::IpAddr,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -33,6 +33,7 @@ use crate::{
     pins::PinnedMaps,
     rows::{BackendAddress, BackendSlot, Endpoint, Frontend, Peer},
     table::MapTable,
+    test_run::{self, TestOutcome, TestPacket},
 };
 
 /// The typed tables that desired state is reconciled into.
@@ -239,15 +240,22 @@ impl Datapath {
         EventReader::open(&self.config.pin_root.join("maps").join(maps::EVENTS.name))
     }
 
-    /// A descriptor of a loaded program, for test runs and benchmarks.
+    /// Runs a classifier on a packet without any network.
     ///
     /// # Errors
-    /// When there is no such program.
-    pub fn program_fd(&self, classifier: &Classifier) -> Result<OwnedFd, DatapathError> {
+    /// When the kernel refuses, for example a packet shorter than an Ethernet header.
+    pub fn test_run(
+        &self,
+        classifier: &Classifier,
+        packet: &TestPacket<'_>,
+    ) -> Result<TestOutcome, DatapathError> {
         let mut objects = lock(&self.objects);
         let program: &mut SchedClassifier = program_mut(&mut objects, classifier.object, classifier.name)?;
-        let fd = program.fd().map_err(|source| not_loaded(classifier.name, source))?;
-        clone_fd(fd.as_fd(), classifier.name)
+        test_run::run(program, packet).map_err(|source| DatapathError::Program {
+            name: classifier.name.into(),
+            target: "a test run".into(),
+            source: Box::new(source),
+        })
     }
 
     fn attach(&self, classifier: &'static Classifier, ifindex: u32) -> Result<(), DatapathError> {
@@ -348,14 +356,6 @@ where
         .and_then(|(_, ebpf)| ebpf.program_mut(name))
         .and_then(|program| <&mut P>::try_from(program).ok())
         .ok_or_else(missing)
-}
-
-fn not_loaded(name: &str, source: ProgramError) -> DatapathError {
-    DatapathError::Program { name: name.into(), target: "the kernel".into(), source: Box::new(source) }
-}
-
-fn clone_fd(fd: std::os::fd::BorrowedFd<'_>, name: &str) -> Result<OwnedFd, DatapathError> {
-    fd.try_clone_to_owned().map_err(|source| not_loaded(name, ProgramError::IOError(source)))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

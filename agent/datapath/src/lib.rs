@@ -25,6 +25,7 @@ pub mod pins;
 pub mod rows;
 mod sys;
 pub mod table;
+pub mod test_run;
 
 pub use attach::{AttachKind, AttachReport};
 pub use config::{DatapathConfig, MapSizes, NodeSettings};
@@ -35,3 +36,4 @@ pub use error::DatapathError;
 pub use events::{DropEvent, EventReader};
 pub use rows::{BackendAddress, BackendSlot, Endpoint, Frontend, Peer, PeerKind};
 pub use table::{FakeTable, MapTable, TableError};
+pub use test_run::{TestOutcome, TestPacket};

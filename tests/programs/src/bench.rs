@@ -1,0 +1,228 @@
+//! A data path of its own below a private pin folder, with one node's worth of tables.
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use skep_abi::{DropReason, Hook, programs::Classifier};
+use skep_datapath::{
+    BackendAddress, BackendSlot, Datapath, DatapathConfig, Endpoint, Frontend, MapSizes, NodeSettings, Peer,
+    PeerKind, TestOutcome, TestPacket,
+};
+use skep_model::{FrontendAddress, IpCidr, MacAddr, Port, Protocol};
+
+use crate::craft::{Crafted, Mac};
+
+/// Underlay address of the node under test.
+pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 11);
+/// Underlay address of the other node.
+pub const OTHER_NODE: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 12);
+/// Gateway of the node's pods.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
+/// The pod that sends: its device is loopback, the device of test runs.
+pub const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 5);
+/// Another pod of the node.
+pub const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 6);
+/// A pod of the other node.
+pub const REMOTE_POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 7);
+/// A Service address.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 50);
+/// An address outside the cluster.
+pub const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 33);
+
+/// Link-layer address of [`POD`].
+pub const POD_MAC: Mac = [2, 0, 0, 0, 0, 5];
+/// Host side of [`POD`]'s veth.
+pub const POD_HOST_MAC: Mac = [2, 0, 0, 0, 1, 5];
+/// Link-layer address of [`NEIGHBOUR`].
+pub const NEIGHBOUR_MAC: Mac = [2, 0, 0, 0, 0, 6];
+/// Host side of [`NEIGHBOUR`]'s veth.
+pub const NEIGHBOUR_HOST_MAC: Mac = [2, 0, 0, 0, 1, 6];
+/// Link-layer address of `skep_host`.
+pub const HOST_MAC: Mac = [2, 0, 0, 0, 2, 1];
+/// Link-layer address of `skep_net`.
+pub const NET_MAC: Mac = [2, 0, 0, 0, 2, 2];
+
+/// Interface index of loopback: what packets of test runs are seen on.
+pub const LOOPBACK: u32 = 1;
+/// An interface index for [`NEIGHBOUR`] that nothing is ever sent to.
+pub const NEIGHBOUR_IFINDEX: u32 = 4_000_000;
+
+/// Pass.
+pub const PASS: u32 = 0;
+/// Drop.
+pub const DROP: u32 = 2;
+/// Redirect.
+pub const REDIRECT: u32 = 7;
+
+/// A data path to run packets through. Its pins vanish with it.
+#[derive(Debug)]
+pub struct Bench {
+    datapath: Option<Datapath>,
+    pins: BpfFs,
+}
+
+/// A bpffs of our own: pins in it are invisible to others and vanish with it.
+#[derive(Debug)]
+pub struct BpfFs {
+    folder: tempfile::TempDir,
+}
+
+impl BpfFs {
+    /// Mounts one.
+    ///
+    /// # Errors
+    /// Without root.
+    pub fn mount() -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("skep-bpffs-").tempdir()?;
+        nix::mount::mount(Some("bpf"), folder.path(), Some("bpf"), nix::mount::MsFlags::empty(), None::<&str>)
+            .context("mounting a bpffs needs root")?;
+        Ok(Self { folder })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for BpfFs {
+    fn drop(&mut self) {
+        let _best_effort = nix::mount::umount2(self.folder.path(), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+impl Bench {
+    /// Opens a data path with the tables of one node.
+    ///
+    /// # Errors
+    /// Without root or compiled objects, with what to do about it.
+    pub fn new() -> anyhow::Result<Self> {
+        require_root()?;
+        let pins = BpfFs::mount()?;
+        let mut bench = Self { datapath: None, pins };
+        bench.datapath = Some(Datapath::open(config(bench.pins.path()))?);
+        bench.fill()?;
+        Ok(bench)
+    }
+
+    /// The data path.
+    ///
+    /// # Panics
+    /// Never: it is there until the value is dropped.
+    #[must_use]
+    #[allow(clippy::expect_used, reason = "present from construction to drop")]
+    pub fn datapath(&self) -> &Datapath {
+        self.datapath.as_ref().expect("present until drop")
+    }
+
+    fn fill(&self) -> anyhow::Result<()> {
+        let tables = self.datapath().tables();
+        let endpoint =
+            |ifindex, mac, host_mac| Endpoint { ifindex, mac: MacAddr(mac), host_mac: MacAddr(host_mac) };
+        tables.endpoints.update(&POD.into(), &endpoint(LOOPBACK, POD_MAC, POD_HOST_MAC))?;
+        let neighbour = endpoint(NEIGHBOUR_IFINDEX, NEIGHBOUR_MAC, NEIGHBOUR_HOST_MAC);
+        tables.endpoints.update(&NEIGHBOUR.into(), &neighbour)?;
+        for (prefix, kind) in [
+            ("10.89.0.11/32", PeerKind::Host),
+            ("10.244.0.1/32", PeerKind::Host),
+            ("10.244.0.0/24", PeerKind::LocalPods),
+            ("10.89.0.12/32", PeerKind::RemoteNode(OTHER_NODE)),
+            ("10.244.1.1/32", PeerKind::RemoteNode(OTHER_NODE)),
+            ("10.244.1.0/24", PeerKind::RemotePods(OTHER_NODE)),
+        ] {
+            let prefix: IpCidr = prefix.parse()?;
+            tables.ipcache.update(&prefix, &Peer::new(kind))?;
+        }
+        Ok(())
+    }
+
+    /// Adds a Service on [`VIP`] with these backends.
+    ///
+    /// # Errors
+    /// When a map refuses.
+    pub fn service(
+        &self,
+        id: u32,
+        protocol: Protocol,
+        port: u16,
+        backends: &[(Ipv4Addr, u16)],
+    ) -> anyhow::Result<()> {
+        let tables = self.datapath().tables();
+        for (slot, (ip, port)) in backends.iter().enumerate() {
+            let key = BackendSlot { frontend: id, slot: u16::try_from(slot)? };
+            tables.backends.update(&key, &BackendAddress { ip: (*ip).into(), port: *port })?;
+        }
+        let port = Port::new(port).context("port zero")?;
+        let frontend = Frontend { id, count: u16::try_from(backends.len())? };
+        tables.frontends.update(&FrontendAddress { ip: VIP.into(), port, protocol }, &frontend)?;
+        Ok(())
+    }
+
+    /// Runs a program on bytes.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn run(&self, program: &Classifier, bytes: &[u8]) -> anyhow::Result<TestOutcome> {
+        let packet = TestPacket { bytes, ifindex: LOOPBACK, ..TestPacket::default() };
+        Ok(self.datapath().test_run(program, &packet)?)
+    }
+
+    /// Runs a program on a packet and reads what comes out, checksums verified.
+    ///
+    /// # Errors
+    /// When the kernel refuses or the result is not well-formed.
+    pub fn pass(&self, program: &Classifier, packet: &Crafted) -> anyhow::Result<(u32, Crafted)> {
+        let outcome = self.run(program, &packet.bytes())?;
+        Ok((outcome.verdict, Crafted::parse(&outcome.bytes)?))
+    }
+
+    /// Packets counted under a reason at a hook.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn counted(&self, hook: Hook, reason: Option<DropReason>) -> anyhow::Result<u64> {
+        let rows = self.datapath().counters()?;
+        Ok(rows.iter().filter(|row| row.hook == hook && row.reason == reason).map(|row| row.packets).sum())
+    }
+}
+
+/// The configuration of a test's data path.
+#[must_use]
+#[allow(clippy::expect_used, reason = "constants")]
+pub fn config(root: &Path) -> DatapathConfig {
+    DatapathConfig {
+        pin_root: root.into(),
+        object_dir: std::env::var_os("SKEP_BPF_DIR").map(PathBuf::from),
+        node: NodeSettings {
+            node_ip: NODE,
+            gateway: GATEWAY,
+            service_cidr: "10.96.0.0/16".parse().expect("constant"),
+            cluster_cidr: "10.244.0.0/16".parse().expect("constant"),
+            uplink_ifindex: LOOPBACK,
+            vxlan_ifindex: 4_000_001,
+            host_ifindex: 4_000_002,
+            host_mac: MacAddr(HOST_MAC),
+            net_ifindex: 4_000_003,
+            net_mac: MacAddr(NET_MAC),
+        },
+        sizes: MapSizes { conntrack: 16_384, sockets: 8192 },
+        force_clsact: false,
+    }
+}
+
+/// Says what is missing, and how to get it.
+///
+/// # Errors
+/// Without root.
+pub fn require_root() -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!(
+            "loading eBPF programs needs root (CAP_BPF, CAP_NET_ADMIN): run `sudo -E cargo xtask test programs`"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! Builds packets and reads them back; reading verifies every checksum.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, ensure};
+use skep_packet::csum::{checksum, fold, sum};
+
+/// A link-layer address.
+pub type Mac = [u8; 6];
+
+/// What an IPv4 packet carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// TCP: source port, destination port, flags, payload.
+    Tcp(u16, u16, u8, Vec<u8>),
+    /// UDP: source port, destination port, payload.
+    Udp(u16, u16, Vec<u8>),
+    /// UDP whose checksum is left out.
+    UdpNoChecksum(u16, u16, Vec<u8>),
+    /// ICMP: type, code, the four bytes after the checksum, payload.
+    Icmp(u8, u8, [u8; 4], Vec<u8>),
+    /// Anything else: protocol number and bytes.
+    Raw(u8, Vec<u8>),
+}
+
+/// FIN.
+pub const FIN: u8 = 1;
+/// SYN.
+pub const SYN: u8 = 2;
+/// RST.
+pub const RST: u8 = 4;
+/// ACK.
+pub const ACK: u8 = 16;
+
+/// An IPv4 packet over Ethernet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crafted {
+    /// Link-layer destination.
+    pub dst_mac: Mac,
+    /// Link-layer source.
+    pub src_mac: Mac,
+    /// Source.
+    pub src: Ipv4Addr,
+    /// Destination.
+    pub dst: Ipv4Addr,
+    /// Identification field.
+    pub id: u16,
+    /// Fragment field: flags and offset.
+    pub fragment: u16,
+    /// IP options; a multiple of four bytes.
+    pub options: Vec<u8>,
+    /// What it carries.
+    pub segment: Segment,
+}
+
+impl Crafted {
+    /// A packet without fragments and options.
+    #[must_use]
+    pub fn new(src_mac: Mac, dst_mac: Mac, src: Ipv4Addr, dst: Ipv4Addr, segment: Segment) -> Self {
+        Self { dst_mac, src_mac, src, dst, id: 1, fragment: 0, options: Vec::new(), segment }
+    }
+
+    /// The bytes, checksums filled in.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut packet = self.dst_mac.to_vec();
+        packet.extend(self.src_mac);
+        packet.extend([8, 0]);
+        packet.extend(self.ip_bytes());
+        packet
+    }
+
+    /// The bytes from the IP header on.
+    #[must_use]
+    pub fn ip_bytes(&self) -> Vec<u8> {
+        let (protocol, l4) = self.l4_bytes();
+        let header_length = 20 + self.options.len();
+        let length = u16::try_from(header_length + l4.len()).unwrap_or(u16::MAX);
+        let mut header = vec![0x40 | (header_length / 4) as u8, 0];
+        header.extend(length.to_be_bytes());
+        header.extend(self.id.to_be_bytes());
+        header.extend(self.fragment.to_be_bytes());
+        header.extend([64, protocol, 0, 0]);
+        header.extend(self.src.octets());
+        header.extend(self.dst.octets());
+        header.extend(&self.options);
+        let value = checksum(&header).to_be_bytes();
+        header[10..12].copy_from_slice(&value);
+        header.extend(l4);
+        header
+    }
+
+    fn l4_bytes(&self) -> (u8, Vec<u8>) {
+        match &self.segment {
+            Segment::Tcp(from, to, flags, payload) => {
+                let mut l4 = ports(*from, *to);
+                l4.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, *flags, 0xff, 0xff, 0, 0, 0, 0]);
+                l4.extend(payload);
+                (6, self.with_checksum(6, l4, 16))
+            }
+            Segment::Udp(from, to, payload) | Segment::UdpNoChecksum(from, to, payload) => {
+                let mut l4 = ports(*from, *to);
+                l4.extend((8 + payload.len() as u16).to_be_bytes());
+                l4.extend([0, 0]);
+                l4.extend(payload);
+                let bare = matches!(self.segment, Segment::UdpNoChecksum(..));
+                (17, if bare { l4 } else { self.with_checksum(17, l4, 6) })
+            }
+            Segment::Icmp(kind, code, rest, payload) => {
+                let mut l4 = vec![*kind, *code, 0, 0];
+                l4.extend(rest);
+                l4.extend(payload);
+                let value = checksum(&l4).to_be_bytes();
+                l4[2..4].copy_from_slice(&value);
+                (1, l4)
+            }
+            Segment::Raw(protocol, bytes) => (*protocol, bytes.clone()),
+        }
+    }
+
+    fn pseudo_sum(&self, protocol: u8, l4: &[u8]) -> u64 {
+        sum(&self.src.octets()) + sum(&self.dst.octets()) + u64::from(protocol) + l4.len() as u64 + sum(l4)
+    }
+
+    fn with_checksum(&self, protocol: u8, mut l4: Vec<u8>, at: usize) -> Vec<u8> {
+        let value = (!fold(self.pseudo_sum(protocol, &l4))).to_be_bytes();
+        l4[at..at + 2].copy_from_slice(&value);
+        l4
+    }
+
+    /// Reads a packet and verifies its checksums.
+    ///
+    /// # Errors
+    /// When it is no IPv4 packet or a checksum is wrong.
+    pub fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+        ensure!(bytes.len() >= 34 && bytes[12..14] == [8, 0], "not an IPv4 packet: {bytes:02x?}");
+        let mut packet = Self::parse_ip(&bytes[14..])?;
+        packet.dst_mac.copy_from_slice(&bytes[..6]);
+        packet.src_mac.copy_from_slice(&bytes[6..12]);
+        Ok(packet)
+    }
+
+    /// Reads a packet from its IP header on.
+    ///
+    /// # Errors
+    /// When it is no IPv4 packet or a checksum is wrong.
+    pub fn parse_ip(ip: &[u8]) -> anyhow::Result<Self> {
+        let header_length = usize::from(ip[0] & 0xf) * 4;
+        let header = ip.get(..header_length).context("short header")?;
+        ensure!(fold(sum(header)) == 0xffff, "wrong IP header checksum: {header:02x?}");
+        let length = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+        let l4 = ip.get(header_length..length).context("short packet")?;
+        let address = |at: usize| Ipv4Addr::new(ip[at], ip[at + 1], ip[at + 2], ip[at + 3]);
+        let mut packet = Self::new([0; 6], [0; 6], address(12), address(16), Segment::Raw(0, Vec::new()));
+        packet.id = u16::from_be_bytes([ip[4], ip[5]]);
+        packet.fragment = u16::from_be_bytes([ip[6], ip[7]]);
+        packet.options = header[20..].to_vec();
+        let whole = packet.fragment & 0x3fff == 0;
+        packet.segment = if whole { packet.parse_l4(ip[9], l4)? } else { Segment::Raw(ip[9], l4.to_vec()) };
+        Ok(packet)
+    }
+
+    fn parse_l4(&self, protocol: u8, l4: &[u8]) -> anyhow::Result<Segment> {
+        let port = |at: usize| u16::from_be_bytes([l4[at], l4[at + 1]]);
+        let verified = |l4: &[u8]| fold(self.pseudo_sum(protocol, l4)) == 0xffff;
+        match protocol {
+            6 => {
+                ensure!(verified(l4), "wrong TCP checksum: {l4:02x?}");
+                Ok(Segment::Tcp(port(0), port(2), l4[13], l4[20..].to_vec()))
+            }
+            17 if port(6) == 0 => Ok(Segment::UdpNoChecksum(port(0), port(2), l4[8..].to_vec())),
+            17 => {
+                ensure!(verified(l4), "wrong UDP checksum: {l4:02x?}");
+                Ok(Segment::Udp(port(0), port(2), l4[8..].to_vec()))
+            }
+            1 => {
+                ensure!(fold(sum(l4)) == 0xffff, "wrong ICMP checksum: {l4:02x?}");
+                Ok(Segment::Icmp(l4[0], l4[1], [l4[4], l4[5], l4[6], l4[7]], l4[8..].to_vec()))
+            }
+            _ => Ok(Segment::Raw(protocol, l4.to_vec())),
+        }
+    }
+}
+
+fn ports(from: u16, to: u16) -> Vec<u8> {
+    [from.to_be_bytes(), to.to_be_bytes()].concat()
+}
+
+/// An ARP packet.
+#[must_use]
+pub fn arp(operation: u16, src_mac: Mac, sender: Ipv4Addr, target_mac: Mac, target: Ipv4Addr) -> Vec<u8> {
+    let mut packet = vec![0xff; 6];
+    packet.extend(src_mac);
+    packet.extend([8, 6, 0, 1, 8, 0, 6, 4]);
+    packet.extend(operation.to_be_bytes());
+    packet.extend(src_mac);
+    packet.extend(sender.octets());
+    packet.extend(target_mac);
+    packet.extend(target.octets());
+    packet
+}
+
+/// An IPv6 packet with an ICMPv6 message of a type, checksum left out.
+#[must_use]
+pub fn icmp6(src_mac: Mac, kind: u8) -> Vec<u8> {
+    let mut packet = vec![0x33, 0x33, 0, 0, 0, 1];
+    packet.extend(src_mac);
+    packet.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, 58, 255]);
+    packet.extend([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    packet.extend([0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    packet.extend([kind, 0, 0, 0, 0, 0, 0, 0]);
+    packet
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_built_reads_back_and_a_flipped_bit_is_noticed() {
+        let (a, b) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2));
+        for segment in [
+            Segment::Tcp(1, 2, SYN, b"hello".to_vec()),
+            Segment::Udp(3, 4, b"odd".to_vec()),
+            Segment::Icmp(8, 0, [0, 7, 0, 1], b"ping".to_vec()),
+        ] {
+            let packet = Crafted::new([1; 6], [2; 6], a, b, segment);
+            let mut bytes = packet.bytes();
+            assert_eq!(Crafted::parse(&bytes).unwrap(), packet);
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            assert!(Crafted::parse(&bytes).is_err());
+        }
+    }
+}
