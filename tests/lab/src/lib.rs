@@ -1,1 +1,7 @@
-//! Real namespaces, programs, containerd and kubectl.
+//! Tests on real clusters: each suite brings one up beside any other on this machine, runs its cases
+//! in order, and takes it down whatever happened.
+
+pub mod cluster;
+pub mod command;
+pub mod process;
+pub mod suite;
