@@ -27,18 +27,21 @@ struct Xtask {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Builds everything and brings up a cluster with a demo on this machine (needs root).
+    #[command(disable_help_flag = true)]
     Up {
         /// Handed on to `skep up`, such as --nodes 2 --store etcd.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
     /// Removes that cluster and all it left on this machine (needs root).
+    #[command(disable_help_flag = true)]
     Down {
         /// Handed on to `skep down`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
     /// Says in one screen how the cluster is.
+    #[command(disable_help_flag = true)]
     Status {
         /// Handed on to `skep status`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -85,6 +88,7 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> Result<ExitCode> {
     match verb {
+        Verb::Up { rest } if rest.iter().any(|word| word == "--help") => return lab::skep("up", &rest),
         Verb::Up { rest } => lab::up(&rest)?,
         Verb::Down { rest } => return lab::skep("down", &rest),
         Verb::Status { rest } => return lab::skep("status", &rest),
