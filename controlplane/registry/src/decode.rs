@@ -94,8 +94,24 @@ pub fn decode_value(
     mut found: Vec<String>,
     validation: FieldValidation,
 ) -> Result<(Value, Vec<String>), DecodeError> {
+    expect_kind(&mut value, gvk)?;
+    let findings = normalize(&mut value, schema).map_err(|detail| DecodeError::Type {
+        kind: gvk.kind.to_string(),
+        version: gvk.version.to_string(),
+        detail,
+    })?;
+    found.extend(findings.unknown.iter().map(|path| format!("unknown field {path:?}")));
+    match validation {
+        FieldValidation::Ignore => Ok((value, Vec::new())),
+        FieldValidation::Strict if !found.is_empty() => Err(DecodeError::Strict(found)),
+        _ => Ok((value, found)),
+    }
+}
+
+/// Refuses an object of another kind, and fills in apiVersion and kind where they are absent.
+pub(crate) fn expect_kind(value: &mut Value, gvk: &GroupVersionKind) -> Result<(), DecodeError> {
     let Some(object) = value.as_object_mut() else {
-        return Err(DecodeError::NotAnObject(check::json_name(&value)));
+        return Err(DecodeError::NotAnObject(check::json_name(value)));
     };
     let expected = gvk.api_version();
     match object.get("apiVersion").and_then(Value::as_str) {
@@ -110,15 +126,5 @@ pub fn decode_value(
         }
         _ => object.insert("kind".into(), gvk.kind.as_ref().into()),
     };
-    let findings = normalize(&mut value, schema).map_err(|detail| DecodeError::Type {
-        kind: gvk.kind.to_string(),
-        version: gvk.version.to_string(),
-        detail,
-    })?;
-    found.extend(findings.unknown.iter().map(|path| format!("unknown field {path:?}")));
-    match validation {
-        FieldValidation::Ignore => Ok((value, Vec::new())),
-        FieldValidation::Strict if !found.is_empty() => Err(DecodeError::Strict(found)),
-        _ => Ok((value, found)),
-    }
+    Ok(())
 }
