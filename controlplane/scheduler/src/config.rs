@@ -1,9 +1,8 @@
 //! What the scheduler needs from its process.
 
 use kube::Client;
-use skep_runtime::Drain;
 
-/// Settings and handles for [`run`].
+/// Settings and handles for [`run`](crate::run).
 #[derive(Clone)]
 pub struct SchedulerConfig {
     /// Client acting as `system:kube-scheduler`.
@@ -17,10 +16,4 @@ impl SchedulerConfig {
     pub fn new(client: Client) -> Self {
         Self { client, name: "default-scheduler".to_owned() }
     }
-}
-
-/// Schedules pods until `drain` begins.
-pub async fn run(config: SchedulerConfig, drain: Drain) {
-    let _held = config;
-    drain.cancelled().await;
 }

@@ -1,5 +1,29 @@
-//! The scheduler: queue, snapshot, framework and plugins; bind and watch are the shell.
+//! The scheduler: which node a pod runs on.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`queue`] | pods that wait: active, backing off, unschedulable with hints (pure) |
+//! | [`cache`] | nodes with their pods, assumed ones included, kept incrementally (pure) |
+//! | [`framework`] | the extension points and what passes between them |
+//! | [`plugins`] | one file a rule |
+//! | [`algorithm`] | one decision: filter, score, pick (pure) |
+//! | [`placement`] | taints and node affinity, shared with the DaemonSet controller (pure) |
+//! | `driver` | the shell: watches, binding, events, conditions |
+//!
+//! Not here yet: preemption (the PostFilter point exists and has no plugin) and volume topology.
 
+pub mod algorithm;
+pub mod cache;
 mod config;
+pub mod diagnosis;
+mod driver;
+pub mod framework;
+pub mod node_info;
+pub mod placement;
+pub mod plugins;
+pub mod pod_info;
+pub mod queue;
+pub mod resources;
 
-pub use config::{SchedulerConfig, run};
+pub use config::SchedulerConfig;
+pub use driver::run;
