@@ -1,3 +1,36 @@
-//! Benchmarks, each beside a peer or a limit in the same run.
+//! Benchmarks, each beside a peer or a limit in the same run on the same machine.
+//!
+//! A benchmark prints a table of ratios and writes `target/bench/NAME.json`; see [`report`].
 
-fn main() {}
+mod cpu;
+#[path = "../../../controlplane/storage/tests/conformance/etcd_server.rs"]
+mod etcd_server;
+mod report;
+mod store;
+mod watch;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Benchmarks.
+#[derive(Debug, Parser)]
+#[command(name = "skep-bench")]
+struct Bench {
+    #[command(subcommand)]
+    name: Name,
+}
+
+#[derive(Debug, Subcommand)]
+enum Name {
+    /// Durable writes a second: the embedded store beside etcd on the same disk.
+    Store(store::Args),
+    /// Watch events a CPU second: the watch cache beside encoding for each watcher.
+    Watch(watch::Args),
+}
+
+fn main() -> Result<()> {
+    match Bench::parse().name {
+        Name::Store(args) => store::run(&args),
+        Name::Watch(args) => watch::run(&args),
+    }
+}

@@ -235,7 +235,8 @@ impl Shelf {
         while let Some(oldest) = self.history.front() {
             let aged = now.saturating_duration_since(oldest.at) > config.max_age;
             let surplus = self.history.len() > config.max_events;
-            if !surplus && !(aged && self.history.len() > config.min_events) {
+            let forget = surplus || (aged && self.history.len() > config.min_events);
+            if !forget {
                 return;
             }
             self.floor = oldest.event.revision;

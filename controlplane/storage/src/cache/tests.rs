@@ -20,7 +20,7 @@ fn resource(number: u8) -> ResourceId {
 
 /// Nodes have no namespace, pods one of three.
 fn key(resource_number: u8, place: u8) -> Key {
-    let namespace = (resource_number % 2 == 0).then(|| ["a", "a-b", "b"][usize::from(place) % 3]);
+    let namespace = resource_number.is_multiple_of(2).then(|| ["a", "a-b", "b"][usize::from(place) % 3]);
     Key::new(resource(resource_number), namespace, &format!("name-{}", place / 3)).unwrap()
 }
 

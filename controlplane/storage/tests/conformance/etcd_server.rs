@@ -1,5 +1,6 @@
 //! A real etcd of Debian's etcd-server package on free loopback ports, in a directory of its own.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,14 +15,14 @@ pub struct EtcdServer {
 
 impl EtcdServer {
     /// Starts etcd with its data under `parent` and waits until it serves.
-    pub fn start(parent: &Path) -> Self {
+    pub fn start(parent: &Path) -> io::Result<Self> {
         // Another process may take a free port before etcd does; then it exits and the next try takes others.
         for _ in 0..5 {
-            if let Some(server) = Self::try_start(parent) {
-                return server;
+            if let Some(server) = Self::try_start(parent)? {
+                return Ok(server);
             }
         }
-        panic!("etcd did not start: run `etcd` by hand to see why");
+        Err(io::Error::other("etcd did not start: run `etcd` by hand to see why"))
     }
 
     /// The URL of its client port.
@@ -35,9 +36,9 @@ impl EtcdServer {
         self.child.id()
     }
 
-    fn try_start(parent: &Path) -> Option<Self> {
-        let data = tempfile::Builder::new().prefix("etcd-").tempdir_in(parent).expect("a directory for etcd");
-        let (client, peer) = (free_address(), free_address());
+    fn try_start(parent: &Path) -> io::Result<Option<Self>> {
+        let data = tempfile::Builder::new().prefix("etcd-").tempdir_in(parent)?;
+        let (client, peer) = (free_address()?, free_address()?);
         let started = Command::new("etcd")
             .arg("--data-dir")
             .arg(data.path())
@@ -50,11 +51,12 @@ impl EtcdServer {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        let child = started.unwrap_or_else(|error| {
-            panic!("cannot start etcd ({error}): install the Debian package etcd-server")
-        });
-        let mut server = Self { child, client, _data: data };
-        server.serves().then_some(server)
+        let missing = |error: io::Error| {
+            let reason = format!("cannot start etcd ({error}): install the Debian package etcd-server");
+            io::Error::new(error.kind(), reason)
+        };
+        let mut server = Self { child: started.map_err(missing)?, client, _data: data };
+        Ok(server.serves().then_some(server))
     }
 
     /// Waits for the port to accept, which etcd opens once it has a leader.
@@ -78,7 +80,6 @@ impl Drop for EtcdServer {
     }
 }
 
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free loopback port");
-    listener.local_addr().expect("the address of a listener")
+fn free_address() -> io::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }

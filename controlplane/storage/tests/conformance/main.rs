@@ -43,7 +43,7 @@ mod stores {
 
     impl Etcd {
         pub(crate) fn new() -> Self {
-            Self(EtcdServer::start(&std::env::temp_dir()))
+            Self(EtcdServer::start(&std::env::temp_dir()).unwrap())
         }
     }
 
