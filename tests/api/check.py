@@ -37,7 +37,7 @@ def start(data, port):
     command = [
         TARGET / "debug/skep-controlplane", "--data-dir", data, "--store", "embedded", "--bind", f"127.0.0.1:{port}",
         "--advertise-address", "127.0.0.1", "--service-cidr", "10.96.0.0/16", "--cluster-cidr", "10.244.0.0/16",
-        "--roles", "apiserver,scheduler,controllers", "--extra-san", "127.0.0.1",
+        "--roles", "apiserver,scheduler,controllers", "--extra-san", "127.0.0.1", "--admin", "127.0.0.1:0",
     ]
     log = open(data / "log", "wb")
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "RUST_LOG": "warn"})

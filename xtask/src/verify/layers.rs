@@ -32,8 +32,8 @@ const FENCES: [(&str, &[&str], &str); 5] = [
     ("gotmpl", &["skep-cli"], "only `skep up` renders the chart"),
     (
         "rcgen",
-        &["skep-pki", "skep-kubelet"],
-        "keys are made in one place, and a kubelet makes its own requests",
+        &["skep-pki", "skep-kubelet", "skep-apiserver"],
+        "keys are made in one place; a kubelet makes its own requests, the API server reads token keys",
     ),
 ];
 
