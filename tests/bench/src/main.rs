@@ -5,6 +5,7 @@
 mod cpu;
 #[path = "../../../controlplane/storage/tests/conformance/etcd_server.rs"]
 mod etcd_server;
+mod footprint;
 mod report;
 mod store;
 mod watch;
@@ -22,6 +23,8 @@ struct Bench {
 
 #[derive(Debug, Subcommand)]
 enum Name {
+    /// Memory of an idle cluster, by process.
+    Footprint(footprint::Args),
     /// Durable writes a second: the embedded store beside etcd on the same disk.
     Store(store::Args),
     /// Watch events a CPU second: the watch cache beside encoding for each watcher.
@@ -30,6 +33,7 @@ enum Name {
 
 fn main() -> Result<()> {
     match Bench::parse().name {
+        Name::Footprint(args) => footprint::run(&args),
         Name::Store(args) => store::run(&args),
         Name::Watch(args) => watch::run(&args),
     }
