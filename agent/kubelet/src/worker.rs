@@ -1,0 +1,330 @@
+//! One pod's worker: looks at the runtime, asks the plan, carries commands out, reports the status.
+//!
+//! All decisions are in [`crate::pod`]; commands run as tasks so that a pull or a long stop never keeps the
+//! worker from seeing a deletion.
+
+pub(crate) mod images;
+pub(crate) mod ops;
+pub(crate) mod report;
+pub(crate) mod sandbox_op;
+pub(crate) mod start;
+pub(crate) mod stop;
+pub(crate) mod teardown;
+pub(crate) mod volumes;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::{AbortHandle, JoinSet},
+};
+
+use self::ops::{Done, Outcome};
+use crate::{
+    cri::inspect,
+    pod::{
+        ending,
+        memory::{Memory, TornDown, Verdict},
+        model::PodModel,
+        plan::{self, Command, InFlight, Input, OpKey},
+        status,
+        view::PodView,
+    },
+    probe::task::{Change, Probes},
+    shared::Shared,
+};
+
+/// What a worker is told.
+#[derive(Debug, Clone)]
+pub(crate) struct Desired {
+    /// The pod as the API last had it.
+    pub(crate) pod: Arc<Pod>,
+    /// The API has it no more.
+    pub(crate) gone: bool,
+}
+
+/// A worker's ears.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    /// The latest wish.
+    pub(crate) desired: watch::Receiver<Desired>,
+    /// The runtime's state may have changed.
+    pub(crate) poke: Arc<Notify>,
+}
+
+/// The worker.
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    inbox: Inbox,
+    model: Arc<PodModel>,
+    gone: bool,
+    view: PodView,
+    looked: bool,
+    memory: Memory,
+    in_flight: InFlight,
+    tasks: JoinSet<Done>,
+    handles: BTreeMap<OpKey, (u64, AbortHandle)>,
+    sequence: u64,
+    probes: Probes,
+    changes: mpsc::Receiver<Change>,
+    reported: Option<PodStatus>,
+    report_at: Option<Timestamp>,
+}
+
+/// How long to wait before looking again when the runtime does not answer.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// A worker for the pod in `inbox`.
+    pub(crate) fn new(shared: Arc<Shared>, mut inbox: Inbox) -> Self {
+        let desired = inbox.desired.borrow_and_update().clone();
+        let model = Arc::new(PodModel::new(desired.pod));
+        let memory = Memory::recall(&model, Timestamp::now());
+        let (sender, changes) = mpsc::channel(16);
+        let probes = Probes::new(shared.cri.clone(), shared.events.clone(), sender);
+        let reported = model.pod.status.clone();
+        Self {
+            shared,
+            inbox,
+            model,
+            gone: desired.gone,
+            view: PodView::default(),
+            looked: false,
+            memory,
+            in_flight: InFlight::new(),
+            tasks: JoinSet::new(),
+            handles: BTreeMap::new(),
+            sequence: 0,
+            probes,
+            changes,
+            reported,
+            report_at: None,
+        }
+    }
+
+    /// Works until nothing is left to do for this pod.
+    pub(crate) async fn run(mut self) {
+        loop {
+            if !self.looked && !self.look().await {
+                self.wait(Some(Timestamp::now() + LOOK_AGAIN)).await;
+                continue;
+            }
+            let now = Timestamp::now();
+            let plan = plan::plan(&self.input(now));
+            let mut again = false;
+            for command in plan.commands {
+                if command == Command::Forget {
+                    return;
+                }
+                again |= self.carry_out(command);
+            }
+            if again {
+                continue;
+            }
+            self.follow_up(now);
+            self.wait(plan.wake.into_iter().chain(self.report_at).min()).await;
+        }
+    }
+
+    fn input(&self, now: Timestamp) -> Input<'_> {
+        Input {
+            model: &self.model,
+            gone: self.gone,
+            view: &self.view,
+            memory: &self.memory,
+            in_flight: &self.in_flight,
+            network_ready: self.shared.network.borrow().network_ready,
+            now,
+        }
+    }
+
+    async fn look(&mut self) -> bool {
+        match inspect::inspect(&self.shared.cri, &self.model.id.uid, &self.view).await {
+            Ok(view) => {
+                self.memory.retain_probes(|id| view.alive().any(|c| c.id == id));
+                self.view = view;
+                self.looked = true;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(pod = %self.model.id, call = error.call, %error, "the runtime does not answer");
+                false
+            }
+        }
+    }
+
+    /// Whether the plan must be made again at once.
+    fn carry_out(&mut self, command: Command) -> bool {
+        tracing::debug!(pod = %self.model.id, ?command, "command");
+        match command {
+            Command::Fail(verdict) => {
+                self.report_verdict(&verdict);
+                self.memory.verdict = Some(verdict);
+                return true;
+            }
+            Command::Freeze => {
+                let status = status::status(&self.input(Timestamp::now()), &self.shared.node_ips);
+                self.memory.last_status = Some(status);
+                return true;
+            }
+            Command::Abort(key) => {
+                self.in_flight.remove(&key);
+                if let Some((_, handle)) = self.handles.remove(&key) {
+                    handle.abort();
+                }
+                self.looked = false;
+            }
+            Command::Forget => {}
+            other => self.spawn(other),
+        }
+        false
+    }
+
+    fn report_verdict(&self, verdict: &Verdict) {
+        let severity = crate::events::Severity::Warning;
+        self.shared.events.pod(&self.model.id, None, severity, &verdict.reason, verdict.message.clone());
+    }
+
+    fn spawn(&mut self, command: Command) {
+        if let Command::StartContainer { name, .. } = &command {
+            self.note_start(&name.clone());
+        }
+        let context = ops::Context {
+            shared: self.shared.clone(),
+            model: self.model.clone(),
+            view: self.view.clone(),
+            last_status: self.memory.last_status.clone(),
+        };
+        let Some((key, grace, task)) = ops::task(context, command) else { return };
+        self.launch(key, grace, task);
+    }
+
+    fn launch(
+        &mut self,
+        key: OpKey,
+        grace: Option<i64>,
+        task: impl std::future::Future<Output = Outcome> + Send + 'static,
+    ) {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        self.in_flight.insert(key.clone(), grace);
+        let done_key = key.clone();
+        let handle = self.tasks.spawn(async move { Done { key: done_key, sequence, outcome: task.await } });
+        self.handles.insert(key, (sequence, handle));
+    }
+
+    /// A restart counts towards the crash loop.
+    fn note_start(&mut self, name: &str) {
+        let now = Timestamp::now();
+        let ended =
+            self.view.latest(name).filter(|c| !c.is_alive()).map(crate::pod::view::ContainerView::ended_at);
+        let memory = self.memory.container(name);
+        if let (Some(ended), None) = (ended, &memory.failure) {
+            memory.crash.advance(ended, now);
+        }
+    }
+
+    /// Probes and status follow what was seen and planned.
+    fn follow_up(&mut self, now: Timestamp) {
+        let ending = ending::cause(&self.input(now)).is_some();
+        let node_ip = self.shared.node_ips.first().cloned().unwrap_or_default();
+        self.probes.sync(&self.model, &self.view, &self.memory, &node_ip, ending);
+        self.report(now);
+    }
+
+    fn report(&mut self, now: Timestamp) {
+        if self.gone || self.memory.finalized || self.in_flight.contains_key(&OpKey::Report) {
+            return;
+        }
+        if self.report_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.report_at = None;
+        let status = status::status(&self.input(now), &self.shared.node_ips);
+        if self.reported.as_ref().is_some_and(|known| report::same(known, &status)) {
+            return;
+        }
+        let task = report::patch(self.shared.clone(), self.model.clone(), self.reported.clone(), status);
+        self.launch(OpKey::Report, None, task);
+    }
+
+    async fn wait(&mut self, until: Option<Timestamp>) {
+        let sleep =
+            until.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
+        let mut network = self.shared.network.clone();
+        network.borrow_and_update();
+        tokio::select! {
+            changed = self.inbox.desired.changed() => {
+                if changed.is_ok() {
+                    self.take_wish();
+                } else {
+                    // The manager is gone: the process is ending, pods live on.
+                    std::future::pending::<()>().await;
+                }
+            }
+            () = self.inbox.poke.notified() => self.looked = false,
+            Some(done) = self.tasks.join_next() => match done {
+                Ok(done) => self.settle(done),
+                Err(error) if error.is_cancelled() => {}
+                Err(error) => tracing::error!(pod = %self.model.id, %error, "a command panicked"),
+            },
+            Some(change) = self.changes.recv() => change.apply(&mut self.memory),
+            Ok(()) = network.changed() => {}
+            () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => {}
+        }
+    }
+
+    fn take_wish(&mut self) {
+        let desired = self.inbox.desired.borrow_and_update().clone();
+        self.gone = desired.gone;
+        self.model = Arc::new(PodModel::new(desired.pod));
+    }
+
+    fn settle(&mut self, done: Done) {
+        if self.handles.get(&done.key).is_none_or(|(sequence, _)| *sequence != done.sequence) {
+            return;
+        }
+        self.handles.remove(&done.key);
+        self.in_flight.remove(&done.key);
+        let now = Timestamp::now();
+        let memory = &mut self.memory;
+        match done.outcome {
+            Outcome::Volumes(Ok(refresh)) => {
+                memory.volumes_ready = true;
+                memory.volumes = Default::default();
+                memory.refresh_at = refresh.then(|| now + volumes::REFRESH);
+                return;
+            }
+            Outcome::Volumes(Err(())) => memory.volumes.fail(now, Duration::from_secs(120)),
+            Outcome::Refreshed => {
+                memory.refresh_at = Some(now + volumes::REFRESH);
+                return;
+            }
+            Outcome::Sandbox(Ok(())) => memory.sandbox = Default::default(),
+            Outcome::Sandbox(Err(())) => memory.sandbox.fail(now, Duration::from_secs(60)),
+            Outcome::Started(name) => memory.container(&name).failure = None,
+            Outcome::NotStarted(name, failure) => {
+                memory.start_failed(&name, failure.reason, failure.message, now);
+            }
+            Outcome::Stopped => {}
+            Outcome::TornDown(Ok(removed)) => {
+                memory.teardown = Default::default();
+                memory.torn = if removed { TornDown::Removed } else { TornDown::Stopped };
+            }
+            Outcome::TornDown(Err(())) => memory.teardown.fail(now, ending::LONGEST_RETRY),
+            Outcome::Finalized(Ok(())) => memory.finalized = true,
+            Outcome::Finalized(Err(())) => memory.finalize.fail(now, ending::LONGEST_RETRY),
+            Outcome::Reported(Some(status)) => {
+                self.reported = Some(*status);
+                return;
+            }
+            Outcome::Reported(None) => {
+                self.report_at = Some(now + Duration::from_secs(2));
+                return;
+            }
+        }
+        self.looked = false;
+    }
+}
