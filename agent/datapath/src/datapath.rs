@@ -58,10 +58,11 @@ pub struct Tables {
 /// - `skep_vxlan`: external mode, UDP 8472, no learning. Packets for this node's own addresses are handed to the stack
 ///   as if they came in on `skep_host`.
 /// - `skep_host`/`skep_net`: a veth pair, both up, [`Datapath::attach_host`] on `skep_net`. `skep_host` holds the gateway
-///   address as a /32. Routes of the Service range **and of the whole cluster pod range** go to `skep_host` (scope link,
-///   preferred source: the underlay address): packets of host processes to Services that the socket programs did not
-///   translate, and to pods of other nodes, are taken up there. ARP on it is answered by the program, so no neighbour
-///   entries are needed. Local pods have a more specific /32 route to the host side of their veth.
+///   address as a /32. Two routes go to it (scope link): the whole cluster pod range with the underlay address as
+///   preferred source, and the Service range with the *gateway* as preferred source, so that answers of other nodes'
+///   backends come back through the tunnel and not past it. Packets of host processes to Services that the socket
+///   programs did not translate, and to pods of other nodes, are taken up there. ARP on it is answered by the program,
+///   so no neighbour entries are needed. Local pods have a more specific /32 route to the host side of their veth.
 /// - Pod veths: MTU of the uplink less 50 on both ends, in the pod a default route through the gateway (onlink, or with
 ///   a scope-link route to it). `net.ipv4.conf.DEVICE.forwarding=0` on the host side; `rp_filter` 0 or 2 on
 ///   `skep_host` and `skep_vxlan`.

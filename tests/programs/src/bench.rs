@@ -77,8 +77,14 @@ impl BpfFs {
     /// Without root.
     pub fn mount() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("skep-bpffs-").tempdir()?;
-        nix::mount::mount(Some("bpf"), folder.path(), Some("bpf"), nix::mount::MsFlags::empty(), None::<&str>)
-            .context("mounting a bpffs needs root")?;
+        nix::mount::mount(
+            Some("bpf"),
+            folder.path(),
+            Some("bpf"),
+            nix::mount::MsFlags::empty(),
+            None::<&str>,
+        )
+        .context("mounting a bpffs needs root")?;
         Ok(Self { folder })
     }
 

@@ -5,7 +5,12 @@
 //! [`cluster`] two nodes with pods in them, all gone when the value is dropped.
 
 pub mod bench;
+pub mod cluster;
 pub mod craft;
+pub mod netns;
+pub mod peer;
 
 pub use bench::Bench;
+pub use cluster::{Attach, Cluster};
 pub use craft::{Crafted, Segment};
+pub use peer::Peer;

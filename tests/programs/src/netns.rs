@@ -1,0 +1,121 @@
+//! Network namespaces that vanish with their value, and commands in them.
+
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    thread,
+};
+
+use anyhow::{Context, anyhow, ensure};
+use nix::sched::{CloneFlags, setns};
+
+static SERIAL: AtomicU32 = AtomicU32::new(0);
+
+/// A named network namespace.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// Makes one, loopback up, with a name that no other test has.
+    ///
+    /// # Errors
+    /// Without root or iproute2.
+    pub fn new(label: &str) -> anyhow::Result<Self> {
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let name = format!("skt-{}-{serial}-{label}", std::process::id());
+        sh(&format!("ip netns add {name}"))?;
+        let netns = Self { name };
+        netns.sh("ip link set lo up")?;
+        Ok(netns)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// Runs shell commands in it and returns what they print.
+    ///
+    /// # Errors
+    /// When one fails.
+    pub fn sh(&self, commands: &str) -> anyhow::Result<String> {
+        run(self.command("sh").args(["-ec", commands]), commands)
+    }
+
+    /// A command that will run in it. The cgroup file systems stay visible.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path().display())).arg(program);
+        command
+    }
+
+    /// Runs a function on a thread in it.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered or the function fails.
+    pub fn within<T: Send>(&self, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        let file = File::open(self.path())?;
+        thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    setns(&file, CloneFlags::CLONE_NEWNET)?;
+                    work()
+                })
+                .join()
+                .map_err(|_panic| anyhow!("the work in {} panicked", self.name))?
+        })
+    }
+
+    /// Interface index of a device in it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn ifindex(&self, device: &str) -> anyhow::Result<u32> {
+        let text = self.sh(&format!("ip -o link show dev {device}"))?;
+        let number = text.split(':').next().context("no index")?;
+        Ok(number.trim().parse()?)
+    }
+
+    /// Link-layer address of a device in it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn mac(&self, device: &str) -> anyhow::Result<skep_model::MacAddr> {
+        let text = self.sh(&format!("ip -o link show dev {device}"))?;
+        let after = text.split("link/ether ").nth(1).context("no link-layer address")?;
+        Ok(after.split(' ').next().unwrap_or_default().parse()?)
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _best_effort = sh(&format!("ip netns del {}", self.name));
+    }
+}
+
+/// Runs shell commands where we are.
+///
+/// # Errors
+/// When one fails.
+pub fn sh(commands: &str) -> anyhow::Result<String> {
+    run(Command::new("sh").args(["-ec", commands]), commands)
+}
+
+fn run(command: &mut Command, shown: &str) -> anyhow::Result<String> {
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {shown}"))?;
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    ensure!(output.status.success(), "{shown}: {}{printed}", String::from_utf8_lossy(&output.stderr));
+    Ok(printed)
+}
