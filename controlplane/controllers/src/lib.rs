@@ -7,6 +7,7 @@ mod claim;
 mod config;
 mod context;
 mod csr;
+mod daemonset;
 mod deployment;
 mod endpointslice;
 mod error;
@@ -18,6 +19,7 @@ mod pod_control;
 mod pod_owner;
 mod pods;
 mod replicaset;
+mod revisions;
 mod service_account;
 mod template_hash;
 

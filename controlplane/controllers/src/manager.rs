@@ -9,6 +9,7 @@ use skep_runtime::Drain;
 use crate::ControllersConfig;
 use crate::context::{Context, Informers};
 use crate::csr::CsrController;
+use crate::daemonset::DaemonSetController;
 use crate::deployment::DeploymentController;
 use crate::endpointslice::EndpointSliceController;
 use crate::node_ipam::NodeIpamController;
@@ -47,6 +48,7 @@ fn controllers(context: &Arc<Context>) -> Vec<BoxFuture<'static, ()>> {
         ServiceAccountController::new(context).run().boxed(),
         ReplicaSetController::new(context).run().boxed(),
         DeploymentController::new(context).run().boxed(),
+        DaemonSetController::new(context).run().boxed(),
         EndpointSliceController::new(context).run().boxed(),
     ]
 }
