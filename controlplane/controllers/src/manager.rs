@@ -13,6 +13,8 @@ use crate::daemonset::DaemonSetController;
 use crate::deployment::DeploymentController;
 use crate::endpointslice::EndpointSliceController;
 use crate::node_ipam::NodeIpamController;
+use crate::node_lifecycle::NodeLifecycleController;
+use crate::pod_gc::PodGcController;
 use crate::replicaset::ReplicaSetController;
 use crate::service_account::ServiceAccountController;
 
@@ -50,5 +52,7 @@ fn controllers(context: &Arc<Context>) -> Vec<BoxFuture<'static, ()>> {
         DeploymentController::new(context).run().boxed(),
         DaemonSetController::new(context).run().boxed(),
         EndpointSliceController::new(context).run().boxed(),
+        NodeLifecycleController::new(context).run().boxed(),
+        PodGcController::new(context).run().boxed(),
     ]
 }
