@@ -50,6 +50,7 @@ impl RegistryView {
         let registry = self.snapshot();
         registry
             .resources()
+            .iter()
             .find(|r| &*r.storage_id.group == id.group() && &*r.storage_id.resource == id.resource())
             .cloned()
     }

@@ -1,0 +1,140 @@
+//! NodeRestriction: a kubelet writes its own Node, Lease and CSINode, and the pods bound to it; it cannot relabel or
+//! retaint itself into attracting others, and gets tokens only for pods it runs.
+
+use serde_json::Value;
+
+use crate::admission::{Operation, Request};
+use crate::meta;
+use crate::state::State;
+use crate::status::ApiResult;
+
+/// Labels under these domains a kubelet may set on itself.
+const OWN_LABELS: [&str; 9] = [
+    "kubernetes.io/hostname",
+    "kubernetes.io/arch",
+    "kubernetes.io/os",
+    "beta.kubernetes.io/arch",
+    "beta.kubernetes.io/os",
+    "beta.kubernetes.io/instance-type",
+    "node.kubernetes.io/instance-type",
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+];
+
+/// Judges a write of a kubelet; others pass.
+pub fn validate(state: &State, request: &Request<'_>, object: Option<&Value>, old: Option<&Value>) -> ApiResult<()> {
+    let Some(node) = request.user.node() else { return Ok(()) };
+    let target = request.target;
+    let refuse = |why: &str| Err(target.forbidden(&format!("node {node:?} {why}")));
+    if target.is("", "nodes") {
+        return own_node(request, node, object, old);
+    }
+    if target.is("coordination.k8s.io", "leases") {
+        let name = object.or(old).map(|o| meta::text(o, "name")).unwrap_or_default();
+        if target.namespace.as_deref() != Some("kube-node-lease") || name != node {
+            return refuse("can only access its own lease in kube-node-lease");
+        }
+    }
+    if target.is("storage.k8s.io", "csinodes") && object.or(old).is_some_and(|o| meta::text(o, "name") != node) {
+        return refuse("can only access its own CSINode");
+    }
+    if target.is("", "pods") {
+        return own_pod(state, request, node, object, old);
+    }
+    Ok(())
+}
+
+fn own_pod(
+    _state: &State,
+    request: &Request<'_>,
+    node: &str,
+    object: Option<&Value>,
+    old: Option<&Value>,
+) -> ApiResult<()> {
+    let refuse = |why: &str| Err(request.target.forbidden(&format!("node {node:?} {why}")));
+    let bound = |pod: &Value| pod["spec"]["nodeName"].as_str() == Some(node);
+    match request.operation {
+        Operation::Create if request.target.subresource.is_none() => {
+            let Some(pod) = object else { return Ok(()) };
+            if pod["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_none() {
+                return refuse("can only create mirror pods");
+            }
+            if !bound(pod) {
+                return refuse("can only create pods with spec.nodeName set to itself");
+            }
+            Ok(())
+        }
+        _ if old.is_some_and(|pod| !bound(pod)) => refuse("can only change pods with spec.nodeName set to itself"),
+        Operation::Update => match (object, old) {
+            (Some(new), Some(old)) if new["metadata"]["labels"] != old["metadata"]["labels"] => {
+                refuse("cannot update labels through pod status")
+            }
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+fn own_node(request: &Request<'_>, node: &str, object: Option<&Value>, old: Option<&Value>) -> ApiResult<()> {
+    let refuse = |why: String| Err(request.target.forbidden(&format!("node {node:?} {why}")));
+    let name = object.or(old).map(|o| meta::text(o, "name")).unwrap_or_default();
+    if name != node {
+        return refuse(format!("is not allowed to modify node {name:?}"));
+    }
+    let Some(new) = object else { return Ok(()) };
+    if let Some(old) = old {
+        if new["spec"]["taints"] != old["spec"]["taints"] {
+            return refuse("is not allowed to modify taints".to_owned());
+        }
+        if new["spec"]["configSource"] != old["spec"]["configSource"] {
+            return refuse("is not allowed to update configSource".to_owned());
+        }
+    }
+    if new["metadata"]["ownerReferences"].as_array().is_some_and(|o| !o.is_empty())
+        && old.is_none_or(|old| old["metadata"]["ownerReferences"] != new["metadata"]["ownerReferences"])
+    {
+        return refuse("is not allowed to modify its ownerReferences".to_owned());
+    }
+    let changed: Vec<String> = changed_labels(new, old).into_iter().filter(|key| !allowed_label(key)).collect();
+    if !changed.is_empty() {
+        return refuse(format!("is not allowed to modify labels: {}", changed.join(", ")));
+    }
+    Ok(())
+}
+
+fn changed_labels(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let labels = |o: &Value| o["metadata"]["labels"].as_object().cloned().unwrap_or_default();
+    let (new, old) = (labels(new), old.map(labels).unwrap_or_default());
+    let mut keys: Vec<String> = new.keys().chain(old.keys()).cloned().collect();
+    keys.sort();
+    keys.dedup();
+    keys.retain(|key| new.get(key) != old.get(key));
+    keys
+}
+
+/// Whether a kubelet may set this label on its node.
+fn allowed_label(key: &str) -> bool {
+    let domain = key.split_once('/').map(|(d, _)| d).unwrap_or_default();
+    let under = |d: &str| domain == d || domain.ends_with(&format!(".{d}"));
+    if under("node-restriction.kubernetes.io") {
+        return false;
+    }
+    if !under("kubernetes.io") && !under("k8s.io") {
+        return true;
+    }
+    OWN_LABELS.contains(&key) || under("kubelet.kubernetes.io") || under("node.kubernetes.io")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kubelet_cannot_take_restricted_labels() {
+        assert!(allowed_label("kubernetes.io/hostname"));
+        assert!(allowed_label("example.com/rack"));
+        assert!(allowed_label("node.kubernetes.io/instance-type"));
+        assert!(!allowed_label("node-restriction.kubernetes.io/x"));
+        assert!(!allowed_label("node-role.kubernetes.io/control-plane"));
+    }
+}

@@ -1,0 +1,103 @@
+//! Discovery in both forms, and OpenAPI. Documents come from the registry; this is negotiation and caching headers.
+
+use axum::body::Body;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::Value;
+use sha2::{Digest, Sha512};
+
+use crate::context::Context;
+use crate::media::{self, Encoding};
+use crate::respond::{self, HttpResponse};
+use crate::state::State;
+use crate::status::{ApiError, ApiResult};
+
+/// `/api`, `/apis` and below.
+pub fn handle(state: &State, context: &Context, parts: &[&str]) -> ApiResult<HttpResponse> {
+    let registry = state.registry.snapshot();
+    let known = |group: &str| registry.groups().iter().any(|g| *g.name == *group);
+    let document = match parts {
+        ["api"] | ["apis"] => {
+            let core = parts == ["api"];
+            if let Some(kind) = wants_aggregated(context) {
+                let document = skep_registry::discovery::aggregated(&registry, core);
+                return Ok(cached(context, &document, kind));
+            }
+            let authority = super::authority(state);
+            Some(match core {
+                true => skep_registry::discovery::api_versions(&registry, &authority),
+                false => skep_registry::discovery::api_groups(&registry),
+            })
+        }
+        ["api", version] => skep_registry::discovery::resource_list(&registry, "", version),
+        ["apis", group] if known(group) => skep_registry::discovery::api_group(&registry, group),
+        ["apis", group, version] if known(group) => {
+            skep_registry::discovery::resource_list(&registry, group, version)
+        }
+        ["apis", ..] if !parts.iter().any(|p| p.is_empty()) => return Ok(respond::page_not_found()),
+        _ => None,
+    };
+    let document = document.ok_or_else(ApiError::no_such_path)?;
+    let encoding = media::negotiate(&context.headers)?.encoding;
+    Ok(respond::document(StatusCode::OK, encoding, &document))
+}
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// The content type of the aggregated form, when the client prefers it.
+fn wants_aggregated(context: &Context) -> Option<&'static str> {
+    for clause in media::clauses(&context.headers) {
+        if clause.media != "application/json" {
+            continue;
+        }
+        match (clause.param("g"), clause.param("v"), clause.param("as")) {
+            (Some("apidiscovery.k8s.io"), Some("v2"), Some("APIGroupDiscoveryList")) => return Some(AGGREGATED),
+            (None, None, None) => return None,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// An answer with an ETag, or 304 when the client has it already.
+fn cached(context: &Context, document: &Value, content_type: &'static str) -> HttpResponse {
+    let body = document.to_string();
+    let digest = Sha512::digest(body.as_bytes());
+    let tag = digest.iter().map(|b| format!("{b:02X}")).collect::<String>();
+    let quoted = format!("\"{tag}\"");
+    let fresh = context.header("if-none-match").is_some_and(|tags| tags.split(',').any(|t| t.trim() == quoted));
+    let mut response = if fresh {
+        respond::bytes(StatusCode::NOT_MODIFIED, content_type, Body::empty())
+    } else {
+        respond::bytes(StatusCode::OK, content_type, body)
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    if let Ok(value) = HeaderValue::from_str(&quoted) {
+        headers.insert(header::ETAG, value);
+    }
+    response
+}
+
+/// `/openapi/v2`, `/openapi/v3` and below.
+pub fn openapi(state: &State, context: &Context, parts: &[&str]) -> ApiResult<HttpResponse> {
+    let registry = state.registry.snapshot();
+    let document = match parts {
+        ["openapi", "v2"] => Some(skep_registry::openapi::v2(&registry)),
+        ["openapi", "v3"] => Some(skep_registry::openapi::v3_root(&registry)),
+        ["openapi", "v3", "api", version] => skep_registry::openapi::v3_group(&registry, "", version),
+        ["openapi", "v3", "apis", group, version] => {
+            skep_registry::openapi::v3_group(&registry, group, version)
+        }
+        _ => None,
+    };
+    let Some(document) = document else { return Ok(respond::page_not_found()) };
+    let acceptable = media::clauses(&context.headers);
+    let json = acceptable.is_empty()
+        || acceptable.iter().any(|c| matches!(c.media.as_str(), "application/json" | "*/*" | "application/*"));
+    // Clients that speak the protobuf form of OpenAPI v2 alone get JSON refused by name.
+    if !json {
+        return Err(ApiError::not_acceptable(&["application/json"]));
+    }
+    Ok(cached(context, &document, Encoding::Json.content_type()))
+}

@@ -1,0 +1,108 @@
+//! Parts of a running pod that may change: `ephemeralcontainers` and `resize`. Owns also the decoding of bodies whose
+//! kind is no resource (Binding, Eviction, Scale, TokenRequest).
+
+use serde_json::Value;
+use skep_registry::GroupVersionKind;
+
+use crate::context::Context;
+use crate::media::{self, Encoding};
+use crate::respond::HttpResponse;
+use crate::rest::update::{Part, write};
+use crate::rest::{Target, invalid};
+use crate::state::State;
+use crate::status::{ApiError, ApiResult};
+use crate::subresource::{Change, approval};
+
+/// Answers `update` and `patch` of a pod's part.
+pub async fn change(state: &State, context: &Context, target: &Target) -> ApiResult<HttpResponse> {
+    let options = context.write_options("UpdateOptions")?;
+    let change = Change::read(context, target, &options)?;
+    let resize = target.subresource.as_deref() == Some("resize");
+    let settle = |current: &Value| {
+        let asked = change.apply(context, target, &options, current)?;
+        let mut new = current.clone();
+        approval::carry_version(&mut new, &asked);
+        if resize {
+            take_resources(&mut new, &asked);
+        } else {
+            new["spec"]["ephemeralContainers"] = asked["spec"]["ephemeralContainers"].clone();
+            check_ephemeral(target, &new, current)?;
+        }
+        if new["spec"] != current["spec"] {
+            let generation = current["metadata"]["generation"].as_i64().unwrap_or(0);
+            crate::meta::set(&mut new, "generation", generation + 1);
+        }
+        invalid(&target.resource, target.name(), target.resource.validate_create(&new))?;
+        Ok(new)
+    };
+    write(state, context, target, &options, Part::Settled, settle).await?.answer(context, target)
+}
+
+fn take_resources(new: &mut Value, asked: &Value) {
+    for list in ["initContainers", "containers"] {
+        let wanted = asked["spec"][list].as_array().cloned().unwrap_or_default();
+        for container in new["spec"][list].as_array_mut().into_iter().flatten() {
+            if let Some(from) = wanted.iter().find(|w| w["name"] == container["name"]) {
+                for field in ["resources", "resizePolicy"] {
+                    if !from[field].is_null() {
+                        container[field] = from[field].clone();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Ephemeral containers are added; the present ones stay as they are.
+fn check_ephemeral(target: &Target, new: &Value, current: &Value) -> ApiResult<()> {
+    let list = |o: &Value| o["spec"]["ephemeralContainers"].as_array().cloned().unwrap_or_default();
+    let after = list(new);
+    for (i, before) in list(current).iter().enumerate() {
+        let same = after.iter().find(|c| c["name"] == before["name"]);
+        if same != Some(before) {
+            let field = format!("spec.ephemeralContainers[{i}]");
+            let what = if same.is_some() { "changed" } else { "removed" };
+            let message = format!("Forbidden: existing ephemeral containers {} may not be {what}\n", before["name"]);
+            let cause = crate::status::Cause::new("FieldValueForbidden", &field, message);
+            return Err(ApiError::invalid("", "Pod", target.name(), vec![cause]));
+        }
+    }
+    Ok(())
+}
+
+/// Decodes a body of a kind that is no resource.
+pub fn decode(state: &State, context: &Context, group: &str, version: &str, kind: &str) -> ApiResult<Value> {
+    let encoding = media::body_encoding(&context.headers)?;
+    let body: &[u8] = if context.body.is_empty() { b"{}" } else { &context.body };
+    let value: Value = match encoding {
+        Encoding::Json => serde_json::from_slice(body).map_err(|error| undecodable(&error))?,
+        Encoding::Yaml => serde_yaml_ng::from_slice(body).map_err(|error| undecodable(&error))?,
+    };
+    decode_value(state, context, value, group, version, kind)
+}
+
+/// The same for an object that is parsed already.
+pub fn decode_value(
+    state: &State,
+    context: &Context,
+    value: Value,
+    group: &str,
+    version: &str,
+    kind: &str,
+) -> ApiResult<Value> {
+    let gvk = GroupVersionKind::new(group, version, kind);
+    let schema = state
+        .registry
+        .snapshot()
+        .schema_of(&gvk)
+        .ok_or_else(|| ApiError::internal(format!("the registry has no schema for {kind}")))?;
+    let validation = context.write_options("UpdateOptions")?.validation;
+    let (value, warnings) = skep_registry::decode::decode_value(&schema, &gvk, value, Vec::new(), validation)
+        .map_err(|error| undecodable(&error))?;
+    warnings.into_iter().for_each(|w| context.warn(w));
+    Ok(value)
+}
+
+fn undecodable(error: &dyn std::fmt::Display) -> ApiError {
+    ApiError::bad_request(error.to_string())
+}
