@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::lab::plan::{NodeNumber, Plan, Store};
 use crate::lab::{cgroup, machine, network, state};
-use crate::terminal::{Steps, print};
+use crate::terminal::{Steps, count, print};
 
 /// Which cluster.
 #[derive(Debug, clap::Args)]
@@ -39,13 +39,13 @@ pub(crate) fn down(options: &Down) -> Result<()> {
         return Ok(());
     }
     let mut steps = Steps::new();
-    steps.begin(format!("switching off {} nodes", nodes.len()));
+    steps.begin(format!("switching off {}", count(nodes.len(), "node")));
     for node in &nodes {
         machine::power_off(&plan, *node).with_context(|| format!("cannot remove {}", node.name()))?;
     }
     network::remove(&plan.router())?;
     network::remove_empty_folder()?;
-    steps.done(format!("{} nodes and their network are gone", nodes.len()));
+    steps.done(format!("{} and the network are gone", count(nodes.len(), "node")));
     if recorded.is_some() {
         steps.begin("removing their disks");
         remove_folder(&plan)?;

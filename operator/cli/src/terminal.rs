@@ -81,6 +81,11 @@ pub(crate) fn print(text: &str) {
     let _ = writeln!(out, "{text}");
 }
 
+/// `1 node`, `3 nodes`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A table in kubectl's manner: no lines, upper-case heads.
 pub(crate) fn table(heads: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();

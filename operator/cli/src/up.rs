@@ -11,7 +11,7 @@ use crate::chart;
 use crate::init::boot::inside;
 use crate::lab::plan::{API_PORT, CONTROL_PLANE_DIR, MAX_NODES, NodeNumber, Plan, Store};
 use crate::lab::{disk, machine, network, state};
-use crate::terminal::Steps;
+use crate::terminal::{Steps, count};
 use binaries::Changed;
 use images::Archive;
 use objects::Existing;
@@ -133,7 +133,7 @@ fn own_folder() -> Result<PathBuf> {
 }
 
 fn boot(plan: &Plan, bin_dir: &Path, steps: &mut Steps) -> Result<Changed> {
-    steps.begin(format!("booting {} nodes", plan.nodes));
+    steps.begin(format!("booting {}", count(plan.nodes.into(), "node")));
     state::save(plan)?;
     let changed = binaries::install(bin_dir, &plan.bin_dir())?;
     network::ensure_router(plan)?;
@@ -144,7 +144,7 @@ fn boot(plan: &Plan, bin_dir: &Path, steps: &mut Steps) -> Result<Changed> {
         }
     }
     steps.done(match booted.len() {
-        0 => format!("{} nodes run already", plan.nodes),
+        0 => format!("{} running already", count(plan.nodes.into(), "node")),
         _ => format!("booted {}", booted.join(", ")),
     });
     Ok(changed)
@@ -198,7 +198,7 @@ fn import(plan: &Plan, archives: &[Archive], steps: &mut Steps) -> Result<()> {
     let imported: usize = counts?.iter().sum();
     steps.done(match imported {
         0 => "images are up to date".to_owned(),
-        _ => format!("imported {} images on {} nodes", archives.len(), plan.nodes),
+        _ => format!("imported {} images on {}", archives.len(), count(plan.nodes.into(), "node")),
     });
     Ok(())
 }
@@ -244,7 +244,7 @@ async fn network_pods(plan: &Plan, client: &Client, archives: &[Archive], steps:
     }
     let look = async || wait::deployment_ready(client, "kube-system", "skep-operator").await;
     wait::until(steps, PODS_PATIENCE, "the operator's start", hint, look).await?;
-    steps.done(format!("{wanted} nodes are Ready, agent and proxy run on each"));
+    steps.done(format!("{} Ready, agent and proxy run on each", count(wanted, "node")));
     Ok(())
 }
 

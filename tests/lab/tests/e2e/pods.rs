@@ -128,7 +128,11 @@ spec:
 
 pub(crate) fn a_pod_sees_its_configuration(cluster: &Cluster) -> Result<()> {
     cluster.apply(CONFIGURED)?;
-    cluster.kubectl("wait --for=jsonpath={.status.phase}=Succeeded pod/configured --timeout=60s")?;
+    eventually(Duration::from_secs(60), || {
+        let phase = cluster.kubectl("get pod configured -o jsonpath={.status.phase}")?;
+        ensure!(phase == "Succeeded", "{phase}");
+        Ok(())
+    })?;
     let text = cluster.kubectl("logs configured")?;
     for word in ["blue open configured", "from a file", "prepared", "token", "ca.crt", "app=\"configured\""] {
         ensure!(text.contains(word), "no {word:?} in:\n{text}");
