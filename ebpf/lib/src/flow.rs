@@ -131,3 +131,6 @@ fn choose<A: Family, E: Env<A>>(
     }
     Ok(target)
 }
+
+#[cfg(test)]
+mod tests;

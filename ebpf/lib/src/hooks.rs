@@ -212,3 +212,6 @@ fn check_own_source<A: Family, E: Env<A>>(env: &mut E, src: A) -> Result<(), Dro
         _ => Err(DropReason::SpoofedSource),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,3 +67,62 @@ pub fn incoming<A: Addr, E: SockEnv<A>>(
     let shown = env.socket(&SockKey::new(cookie, addr, port, protocol))?;
     Some(Target { addr: shown.addr, port: shown.port })
 }
+
+#[cfg(test)]
+mod tests {
+    use skep_abi::{BackendValue, V4, V6};
+
+    use super::*;
+    use crate::fake::{FakeEnv, Numbered};
+
+    const TCP: u8 = 6;
+
+    fn translated_and_shown<A: Numbered>() {
+        let mut env = FakeEnv::<A>::new();
+        let (frontend, backend) = (A::numbered(96, 1), A::numbered(244, 7));
+        env.add_service(frontend, 80, TCP, &[(backend, 8080)]);
+        let verdict = outgoing(&mut env, 42, frontend, Be16::new(80), TCP);
+        assert_eq!(verdict, SockVerdict::Translate(Target { addr: backend, port: Be16::new(8080) }));
+        let shown = incoming(&mut env, 42, backend, Be16::new(8080), TCP);
+        assert_eq!(shown, Some(Target { addr: frontend, port: Be16::new(80) }));
+        assert_eq!(incoming(&mut env, 43, backend, Be16::new(8080), TCP), None, "another socket's peer");
+    }
+
+    #[test]
+    fn a_socket_talks_to_the_backend_and_sees_the_frontend_in_both_families() {
+        translated_and_shown::<V4>();
+        translated_and_shown::<V6>();
+    }
+
+    #[test]
+    fn other_addresses_pass_and_empty_services_refuse() {
+        let mut env = FakeEnv::<V4>::new();
+        let frontend = V4::numbered(96, 1);
+        env.add_service(frontend, 80, TCP, &[]);
+        assert_eq!(outgoing(&mut env, 1, frontend, Be16::new(80), TCP), SockVerdict::Refuse);
+        assert_eq!(outgoing(&mut env, 1, frontend, Be16::new(81), TCP), SockVerdict::Pass);
+        assert_eq!(outgoing(&mut env, 1, frontend, Be16::new(80), UDP), SockVerdict::Pass);
+    }
+
+    #[test]
+    fn datagrams_of_a_socket_stay_with_a_backend_until_it_goes() {
+        let mut env = FakeEnv::<V4>::new();
+        let frontend = V4::numbered(96, 1);
+        let backends = [(V4::numbered(244, 7), 53), (V4::numbered(244, 8), 53)];
+        env.add_service(frontend, 53, UDP, &backends);
+        let send = |env: &mut FakeEnv<V4>| match outgoing(env, 1, frontend, Be16::new(53), UDP) {
+            SockVerdict::Translate(to) => to.addr,
+            other => panic!("{other:?}"),
+        };
+        let first = send(&mut env);
+        for _ in 0..16 {
+            assert_eq!(send(&mut env), first);
+        }
+        let replacement = V4::numbered(244, 9);
+        for slot in 0..2 {
+            let key = BackendKey { service: 1, slot };
+            env.backends.push((key, BackendValue::new(replacement, Be16::new(53))));
+        }
+        assert_eq!(send(&mut env), replacement);
+    }
+}
