@@ -1,3 +1,116 @@
 //! skep-controlplane: API server, scheduler and controllers in one process.
+//!
+//! This file is the composition root: it parses, opens what must be there, binds, starts the roles and drains them.
+//! What the roles do lives in their crates.
 
-fn main() {}
+mod admin;
+mod args;
+mod bootstrap;
+mod compaction;
+mod identity;
+mod listeners;
+mod roles;
+mod store;
+
+use std::net::TcpListener;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use skep_apiserver::ApiServer;
+use skep_runtime::{Drain, Readiness, signal, telemetry};
+use skep_storage::Storage;
+
+use args::{Args, Role};
+use identity::Identities;
+
+/// Time for requests in flight when the process is asked to stop.
+const DRAIN: Duration = Duration::from_secs(20);
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let log_level = telemetry::init("info", args.log_format.into());
+    match start(args, log_level) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: Args, log_level: telemetry::LogLevel) -> Result<()> {
+    // First of all: later a number might belong to a descriptor that this process opened itself.
+    let inherited = listeners::adopt(&args.listen_fd)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("cannot start worker threads")?.block_on(run(args, inherited, log_level))
+}
+
+async fn run(args: Args, inherited: Vec<TcpListener>, log_level: telemetry::LogLevel) -> Result<()> {
+    rustls::crypto::aws_lc_rs::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
+    let (trigger, drain) = Drain::new();
+    let readiness = Readiness::default();
+    let admin = admin::start(args.admin, readiness.clone(), log_level, drain.clone()).await?;
+    std::fs::create_dir_all(&args.data_dir)
+        .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
+
+    if args.has(Role::Apiserver) {
+        let listeners = listeners::bind(args.bind, inherited)?;
+        serve(&args, listeners, &readiness, &drain).await?;
+    } else {
+        roles::start_apart(&args, &readiness, &drain).await?;
+    }
+
+    let reason = signal::shutdown().await.context("cannot listen for signals")?;
+    tracing::info!(reason, "stopping: requests in flight may finish");
+    if !trigger.drain(DRAIN).await {
+        tracing::warn!(seconds = DRAIN.as_secs(), "some work did not end in time");
+    }
+    admin.join();
+    Ok(())
+}
+
+/// Starts the API server, and the other roles as its clients without a socket.
+async fn serve(args: &Args, listeners: Vec<TcpListener>, readiness: &Readiness, drain: &Drain) -> Result<()> {
+    let identities = Identities::open(args)?;
+    identities.write_admin_kubeconfig(args)?;
+    let storage = store::open(&args.store, &args.data_dir).await?;
+    let api = ApiServer::open(Arc::clone(&storage), identities.api_server_config(args)?)
+        .await
+        .context("cannot open the API server")?;
+    start_serving(&api, listeners, readiness, drain);
+    drain.spawn_until_drained(compaction::run(Arc::clone(&storage)));
+    let bootstrap = bootstrap::Bootstrap::new(
+        api.in_process_client("system:apiserver", &["system:masters"]),
+        args,
+        identities.ca_pem().to_owned(),
+    );
+    let ready = readiness.token("bootstrap");
+    drain.spawn_until_drained(async move {
+        bootstrap.run().await;
+        ready.ready();
+    });
+    let client = |user: &str| Ok(api.in_process_client(user, &[]));
+    roles::start(args, Some(storage as Arc<dyn Storage>), &identities.authority(), client, readiness, drain)
+}
+
+/// Serves until the drain; a server that fails ends the process by its drain, so that its supervisor starts it anew.
+fn start_serving(api: &Arc<ApiServer>, listeners: Vec<TcpListener>, readiness: &Readiness, drain: &Drain) {
+    let ready = readiness.token("apiserver");
+    ready.ready();
+    let (api, held) = (Arc::clone(api), drain.clone());
+    drain.spawn(async move {
+        if let Err(error) = api.serve(listeners, held.clone()).await {
+            ready.unready();
+            if !held.is_draining() {
+                let error = anyhow::Error::from(error);
+                tracing::error!("the API server has stopped: {error:#}");
+                std::process::exit(1);
+            }
+        }
+    });
+}
