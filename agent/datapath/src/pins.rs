@@ -144,15 +144,16 @@ fn carry(spec: &MapSpec, from: &RawMap, to: &RawMap) -> io::Result<usize> {
     Ok(entries.len())
 }
 
-/// bpffs has no rename over an existing pin on old kernels: pin beside, remove, move.
+/// Pins beside and moves over: no moment without a pin. bpffs refuses names with dots.
 fn replace_pin(map: &RawMap, path: &Path) -> io::Result<()> {
-    let beside: PathBuf = path.with_extension("new");
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push("-new");
+    let beside: PathBuf = path.with_file_name(name);
     match fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     sys::pin(map, &beside)?;
-    fs::remove_file(path)?;
     fs::rename(&beside, path)
 }
 

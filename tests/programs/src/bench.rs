@@ -115,6 +115,16 @@ impl Bench {
         Ok(bench)
     }
 
+    /// Closes the data path and opens it again on the same pins.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn reopen(&mut self, sizes: MapSizes) -> anyhow::Result<()> {
+        self.datapath = None;
+        self.datapath = Some(Datapath::open(DatapathConfig { sizes, ..config(self.pins.path()) })?);
+        Ok(())
+    }
+
     /// The data path.
     ///
     /// # Panics
