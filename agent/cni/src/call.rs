@@ -216,7 +216,7 @@ mod tests {
         let asked = run(&environment, &conf);
         let served = async {
             tokio::task::yield_now().await;
-            serve(&socket, agent.clone())
+            serve(&socket, agent.clone()).abort_handle()
         };
         let (answer, server) = tokio::join!(asked, served);
         assert!(answer.unwrap().unwrap().contains("cniVersion"));

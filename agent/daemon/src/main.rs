@@ -1,3 +1,244 @@
 //! skep-agent: the node agent. Configuration and wiring only.
+//!
+//! `options` says what can be set; `facts` and `api` are where the cluster comes in, `cluster` is what follows from it,
+//! `engine` and `tables` bring that to the kernel; `network` and `endpoints` own devices and pods, `cni` serves the
+//! runtime, `feed` the proxy, `publish` and `report` everybody else; `upkeep` is what is done now and then.
+//!
+//! Everything in the kernel is pinned: while this process is down, traffic goes on, and the next one adopts it.
 
-fn main() {}
+mod api;
+mod cluster;
+mod cni;
+mod endpoints;
+mod engine;
+mod facts;
+mod feed;
+mod install;
+mod metrics;
+mod network;
+mod options;
+mod publish;
+mod report;
+mod tables;
+mod upkeep;
+
+use std::{
+    fs::File,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, bail};
+use axum::{Json, Router, routing::get};
+use clap::Parser;
+use nix::fcntl::{Flock, FlockArg};
+use skep_datapath::Datapath;
+use skep_routing::Netlink;
+use skep_runtime::{
+    Drain, Readiness,
+    admin::{self, Admin},
+    signal,
+    telemetry::{self, LogFormat, LogLevel},
+};
+use skep_wire::{
+    agent::{agent_server::AgentServer, cni_server::CniServer},
+    proxy::feed_server::FeedServer,
+    socket,
+};
+use tokio::sync::{mpsc, watch};
+use tonic::transport::Server;
+
+use crate::{
+    cni::CniService,
+    endpoints::Endpoints,
+    engine::{Engine, Outputs, Stop, Summary},
+    facts::OwnNode,
+    feed::DnsFeed,
+    metrics::Metrics,
+    network::NodeDevices,
+    options::Options,
+    publish::Publication,
+    report::Reporter,
+};
+
+/// How long tasks may take to end.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let log_level = telemetry::init("info", LogFormat::Text);
+    let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let (trigger, drain) = Drain::new();
+    let outcome = tokio::select! {
+        outcome = run(&options, log_level, &drain) => outcome,
+        signal = signal::shutdown() => {
+            tracing::info!(signal = signal?, "stopping; traffic goes on");
+            Ok(())
+        }
+    };
+    if !trigger.drain(DRAIN_DEADLINE).await {
+        tracing::warn!("some tasks did not end in time");
+    }
+    outcome
+}
+
+/// Everything from start to a reason to stop.
+async fn run(options: &Options, log_level: LogLevel, drain: &Drain) -> anyhow::Result<()> {
+    let readiness = Readiness::default();
+    let (network_up, synced) = (readiness.token("datapath"), readiness.token("synced"));
+    let installed = readiness.token("cni");
+    let registry = prometheus::Registry::new();
+    let metrics = Metrics::register(&registry)?;
+    let listener = admin::bind(options.admin).await.with_context(|| format!("--admin {}", options.admin))?;
+    let (status, status_source) = watch::channel(None::<Reporter>);
+    let routes = Admin { readiness: readiness.clone(), metrics: registry, log_level }.router();
+    drain.spawn(admin::serve(listener, routes.merge(status_route(status_source)), drain.clone()));
+
+    let _lock = exclusive(&options.state_dir).await?;
+    let client = api::client(options.api_server.as_ref()).await?;
+    let own = facts::own_node(&client, &options.node_name, options.node_ip, &options.state_dir).await;
+    let node = start_node(options, own, drain).await?;
+    network_up.ready();
+
+    let feed = DnsFeed::new(format!("{:x}", std::process::id()) + &nanoseconds());
+    let (publication, published) = watch::channel(Publication::default());
+    let (summary, summary_source) = watch::channel(Summary::default());
+    let (own_addresses, addresses_source) = watch::channel(node.endpoints.own_addresses().await?);
+    let reporter = Reporter {
+        node: options.node_name.clone(),
+        own,
+        datapath: Arc::clone(&node.datapath),
+        endpoints: Arc::clone(&node.endpoints),
+        summary: summary_source.clone(),
+        readiness: readiness.clone(),
+        feed: feed.clone(),
+        started: SystemTime::now(),
+    };
+    status.send_replace(Some(reporter.clone()));
+    serve_sockets(options, &node, &feed, &reporter, drain)?;
+
+    let outputs = Outputs { feed, publication: publication.clone(), summary, synced };
+    let tables = node.datapath.tables();
+    let endpoints = Arc::clone(&node.endpoints);
+    let engine = Engine::new(options.node_name.clone(), own, options.node_ip, tables, endpoints, outputs)?;
+    let (events, received) = mpsc::channel(api::QUEUE);
+    drain.spawn_until_drained(api::watch_all(client.clone(), options.node_name.clone(), events));
+    drain.spawn_until_drained(publish::run(client, options.node_name.clone(), published));
+    drain.spawn_until_drained(upkeep::collect_conntrack(Arc::clone(&node.datapath), metrics.clone()));
+    drain.spawn_until_drained(upkeep::observe(reporter, Arc::clone(&node.datapath), metrics, publication));
+    match node.datapath.events() {
+        Ok(reader) => drop(drain.spawn_until_drained(upkeep::log_drops(reader, summary_source))),
+        Err(error) => tracing::warn!(%error, "drops are counted but not logged"),
+    }
+
+    let upkeep = upkeep::reconcile_network(node.endpoints, node.netlink, node.devices, own_addresses);
+    tokio::select! {
+        stop = engine.run(received, addresses_source) => match stop {
+            Stop::Drained => Ok(()),
+            Stop::OwnNodeChanged => bail!("the node's address or pod range changed: starting anew with the new ones"),
+        },
+        () = upkeep => bail!("the node's devices were replaced: starting anew with the new ones"),
+        failed = announce(options, &readiness, installed) => failed,
+    }
+}
+
+/// What is running once the node's own part is up.
+struct Node {
+    netlink: Netlink,
+    datapath: Arc<Datapath>,
+    endpoints: Arc<Endpoints>,
+    devices: NodeDevices,
+}
+
+/// Devices, programs, and the pods that an earlier process left.
+async fn start_node(options: &Options, own: OwnNode, drain: &Drain) -> anyhow::Result<Node> {
+    let (netlink, connection) = Netlink::open()?;
+    drain.spawn_until_drained(connection);
+    let (network, devices) = network::bring_up(&netlink, own, options).await?;
+    let datapath = Arc::new(network::open_datapath(&network, &devices, options)?);
+    let programs = Arc::clone(&datapath) as Arc<dyn endpoints::Programs>;
+    let table = &datapath.tables().endpoints;
+    let endpoints =
+        Endpoints::open(&options.state_dir, netlink.clone(), network, own.range, programs, table)?;
+    endpoints.restore().await?;
+    tracing::info!(node_ip = %own.node_ip, range = %own.range, uplink = devices.uplink.name, "the data path is up");
+    Ok(Node { netlink, datapath, endpoints: Arc::new(endpoints), devices })
+}
+
+/// The sockets of the runtime and of the proxy.
+fn serve_sockets(
+    options: &Options,
+    node: &Node,
+    feed: &DnsFeed,
+    reporter: &Reporter,
+    drain: &Drain,
+) -> anyhow::Result<()> {
+    let cni = CniServer::new(CniService::new(Arc::clone(&node.endpoints)));
+    let connections = socket::trusted_connections(socket::listen(&options.agent_socket())?);
+    let server = Server::builder().add_service(cni).add_service(AgentServer::new(reporter.clone()));
+    let stop = drain.clone();
+    drain.spawn(async move {
+        let served = server.serve_with_incoming_shutdown(connections, async move { stop.cancelled().await });
+        served.await.inspect_err(|error| tracing::error!(%error, "the agent's socket failed"))
+    });
+    let connections = socket::trusted_connections(socket::listen(&options.proxy_socket())?);
+    let server = Server::builder().add_service(FeedServer::new(feed.clone()));
+    // Proxies hold their stream for ever, so this server is dropped, not drained.
+    drain.spawn_until_drained(async move {
+        if let Err(error) = server.serve_with_incoming(connections).await {
+            tracing::error!(%error, "the proxy's socket failed");
+        }
+    });
+    Ok(())
+}
+
+/// Tells the runtime about the plugin once pods can be attached and find their Services. Returns only on failure.
+async fn announce(
+    options: &Options,
+    readiness: &Readiness,
+    installed: skep_runtime::ReadyToken,
+) -> anyhow::Result<()> {
+    install::install_plugin(&options.cni_binary, &options.cni_bin_dir)?;
+    loop {
+        let report = readiness.report();
+        if report.iter().all(|(name, met)| *met || name == "cni") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    install::write_conflist(&options.cni_conf_dir)?;
+    installed.ready();
+    tracing::info!("pods can be attached");
+    std::future::pending().await
+}
+
+/// At most one agent works on a node: an old one may still be draining.
+async fn exclusive(state_dir: &Path) -> anyhow::Result<Flock<File>> {
+    std::fs::create_dir_all(state_dir).with_context(|| format!("create {}", state_dir.display()))?;
+    let path = state_dir.join("lock");
+    let mut file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(lock),
+            Err((back, nix::errno::Errno::EWOULDBLOCK)) => file = back,
+            Err((_, errno)) => bail!("lock {}: {errno}", path.display()),
+        }
+        tracing::info!("another agent holds the node; waiting for it to end");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+fn status_route(source: watch::Receiver<Option<Reporter>>) -> Router {
+    let status = move || {
+        let report = source.borrow().as_ref().map(Reporter::report);
+        async move { Json(report) }
+    };
+    Router::new().route("/status", get(status))
+}
+
+fn nanoseconds() -> String {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    format!("-{:x}", since.map_or(0, |since| since.as_nanos()))
+}

@@ -83,23 +83,30 @@ impl NodeNetwork {
             desired.routes.insert(IpCidr::V4(range), Route { device: HOST_LINK.into(), source });
         }
         for pod in pods {
-            self.add_pod(&mut desired, pod);
+            let side = self.pod_side(pod);
+            desired.links.extend(side.links);
+            desired.routes.extend(side.routes);
+            desired.neighbours.extend(side.neighbours);
+            desired.sysctls.extend(side.sysctls);
         }
         desired
     }
 
-    fn add_pod(&self, desired: &mut Desired, pod: &PodLink) {
+    /// What one pod needs on the node's side, once its devices exist.
+    #[must_use]
+    pub fn pod_side(&self, pod: &PodLink) -> Desired {
         let name = &pod.host_name;
-        desired.links.insert(name.clone(), Link { kind: LinkKind::Existing, mtu: pod.mtu });
-        desired.sysctls.extend(pod.host_sysctls());
+        let mut desired = Desired {
+            links: [(name.clone(), Link { kind: LinkKind::Existing, mtu: pod.mtu })].into(),
+            sysctls: pod.host_sysctls().into_iter().collect(),
+            ..Desired::default()
+        };
         for address in &pod.addresses {
-            let source = match address.ip {
-                IpAddr::V4(_) => Some(IpAddr::V4(self.node_ip)),
-                IpAddr::V6(_) => None,
-            };
+            let source = address.ip.is_ipv4().then_some(IpAddr::V4(self.node_ip));
             desired.routes.insert(IpCidr::host(address.ip), Route { device: name.clone(), source });
             desired.neighbours.insert((name.clone(), address.ip), pod.pod_mac);
         }
+        desired
     }
 }
 

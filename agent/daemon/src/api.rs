@@ -1,0 +1,166 @@
+//! The API server: a client by direct address, and watches turned into typed events.
+//!
+//! Watches never end: they are resumed and re-listed by kube's watcher, with backoff, for as long as the server is
+//! away. What a re-list brings is one [`Change::Replace`], so that nobody prunes on half a list.
+
+use std::{fmt::Debug, path::Path};
+
+use futures::{StreamExt, pin_mut};
+use k8s_openapi::{
+    api::{
+        core::v1::{Namespace, Node, Pod, Service},
+        discovery::v1::EndpointSlice,
+    },
+    serde::de::DeserializeOwned,
+};
+use kube::{
+    Api, Client, Config, Resource, ResourceExt,
+    runtime::{WatchStreamExt, watcher},
+};
+use skep_api::NodeEndpoints;
+use skep_loadbalancer as lb;
+use skep_model::{NamespacedName, NodeName};
+use tokio::sync::mpsc;
+
+use crate::facts::{NodeFacts, PodFacts};
+
+/// Where a pod finds its service account.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+/// Events that may wait before watches are slowed down.
+pub(crate) const QUEUE: usize = 1024;
+
+/// What a watch says.
+#[derive(Debug)]
+pub(crate) enum Change<K, T> {
+    /// New or different.
+    Upsert(K, T),
+    /// Gone.
+    Remove(K),
+    /// Everything there is.
+    Replace(Vec<(K, T)>),
+}
+
+/// What happened in the cluster.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Service(Change<NamespacedName, lb::Service>),
+    Slice(Change<NamespacedName, lb::Slice>),
+    Namespace(Change<String, ()>),
+    Node(Change<String, NodeFacts>),
+    Pod(Change<NamespacedName, PodFacts>),
+    Peers(Change<String, Vec<(std::net::IpAddr, NamespacedName)>>),
+}
+
+/// A client of the API server at `address`, as the service account of this pod; outside of one, by kubeconfig.
+pub(crate) async fn client(address: Option<&http::Uri>) -> anyhow::Result<Client> {
+    let mut config =
+        if Path::new(SERVICE_ACCOUNT).exists() { Config::incluster_dns()? } else { Config::infer().await? };
+    if let Some(address) = address {
+        config.cluster_url = address.clone();
+    }
+    Ok(Client::try_from(config)?)
+}
+
+/// Runs every watch until the receiver is gone.
+pub(crate) async fn watch_all(client: Client, node: NodeName, events: mpsc::Sender<Event>) {
+    let all = watcher::Config::default;
+    let own_pods = all().fields(&format!("spec.nodeName={node}"));
+    tokio::join!(
+        watch(Api::<Service>::all(client.clone()), all(), &events, service, Event::Service),
+        watch(Api::<EndpointSlice>::all(client.clone()), all(), &events, slice, Event::Slice),
+        watch(Api::<Namespace>::all(client.clone()), all(), &events, namespace, Event::Namespace),
+        watch(Api::<Node>::all(client.clone()), all(), &events, node_facts, Event::Node),
+        watch(Api::<Pod>::all(client.clone()), own_pods, &events, pod, Event::Pod),
+        watch(Api::<NodeEndpoints>::all(client), all(), &events, peers, Event::Peers),
+    );
+}
+
+/// An object by its key; `None` in the second place when it cannot be used, which removes what it was before.
+type Parsed<K, T> = (K, Option<T>);
+
+async fn watch<O, K, T>(
+    api: Api<O>,
+    config: watcher::Config,
+    events: &mpsc::Sender<Event>,
+    parse: fn(&O) -> Parsed<K, T>,
+    wrap: fn(Change<K, T>) -> Event,
+) where
+    O: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let stream = watcher(api, config).default_backoff();
+    pin_mut!(stream);
+    let mut listed = Vec::new();
+    while let Some(event) = stream.next().await {
+        let change = match event {
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                let (key, value) = parse(&object);
+                listed.extend(value.map(|value| (key, value)));
+                continue;
+            }
+            Ok(watcher::Event::InitDone) => Change::Replace(std::mem::take(&mut listed)),
+            Ok(watcher::Event::Apply(object)) => match parse(&object) {
+                (key, Some(value)) => Change::Upsert(key, value),
+                (key, None) => Change::Remove(key),
+            },
+            Ok(watcher::Event::Delete(object)) => Change::Remove(parse(&object).0),
+            Err(error) => {
+                tracing::warn!(kind = std::any::type_name::<O>(), %error, "watch interrupted, will resume");
+                continue;
+            }
+        };
+        if events.send(wrap(change)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn namespaced<O: ResourceExt>(object: &O) -> NamespacedName {
+    NamespacedName::new(object.namespace().unwrap_or_default(), object.name_any())
+}
+
+fn parsed<O: ResourceExt, T, E: std::fmt::Display>(
+    object: &O,
+    result: Result<T, E>,
+) -> Parsed<NamespacedName, T> {
+    let name = namespaced(object);
+    if let Err(error) = &result {
+        tracing::warn!(object = %name, %error, "object is not usable, ignored");
+    }
+    (name, result.ok())
+}
+
+fn service(object: &Service) -> Parsed<NamespacedName, lb::Service> {
+    parsed(object, lb::Service::try_from(object))
+}
+
+fn slice(object: &EndpointSlice) -> Parsed<NamespacedName, lb::Slice> {
+    match lb::Slice::try_from(object) {
+        Err(lb::InputError::NoService) => (namespaced(object), None),
+        result => parsed(object, result),
+    }
+}
+
+fn namespace(object: &Namespace) -> Parsed<String, ()> {
+    (object.name_any(), Some(()))
+}
+
+fn node_facts(object: &Node) -> Parsed<String, NodeFacts> {
+    (object.name_any(), Some(NodeFacts::of(object)))
+}
+
+fn pod(object: &Pod) -> Parsed<NamespacedName, PodFacts> {
+    (namespaced(object), Some(PodFacts::of(object)))
+}
+
+fn peers(object: &NodeEndpoints) -> Parsed<String, Vec<(std::net::IpAddr, NamespacedName)>> {
+    let endpoints = object.spec.endpoints.iter();
+    let known = endpoints.filter_map(|endpoint| {
+        let ip = endpoint.ip.parse().ok()?;
+        Some((ip, NamespacedName::new(endpoint.namespace.clone(), endpoint.name.clone())))
+    });
+    (object.name_any(), Some(known.collect()))
+}

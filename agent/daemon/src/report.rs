@@ -1,0 +1,205 @@
+//! What the agent says of itself: over its socket, as JSON on the admin port, and in the annotation that `skep status`
+//! reads.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::Serialize;
+use skep_datapath::Datapath;
+use skep_model::NodeName;
+use skep_runtime::Readiness;
+use skep_wire::agent as wire;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use crate::{endpoints::Endpoints, engine::Summary, facts::OwnNode, feed::DnsFeed};
+
+/// The version of this build.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Everything that a report is made from.
+#[derive(Clone)]
+pub(crate) struct Reporter {
+    pub(crate) node: NodeName,
+    pub(crate) own: OwnNode,
+    pub(crate) datapath: Arc<Datapath>,
+    pub(crate) endpoints: Arc<Endpoints>,
+    pub(crate) summary: watch::Receiver<Summary>,
+    pub(crate) readiness: Readiness,
+    pub(crate) feed: DnsFeed,
+    pub(crate) started: SystemTime,
+}
+
+/// The state of the node's network.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Report {
+    version: &'static str,
+    node: String,
+    pod_cidr: String,
+    started: i64,
+    ready: bool,
+    waiting_for: Vec<String>,
+    programs: Vec<Program>,
+    endpoints: usize,
+    addresses_free: u64,
+    frontends: usize,
+    backends: usize,
+    ipcache: usize,
+    nodes: usize,
+    peers: usize,
+    drops: Vec<Drop>,
+    proxy_connected: bool,
+}
+
+/// A program and how it is attached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Program {
+    name: String,
+    attach: String,
+    links: u32,
+}
+
+/// Packets that were dropped for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Drop {
+    reason: &'static str,
+    packets: u64,
+    bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Annotation {
+    version: &'static str,
+    attach: String,
+    programs: Vec<Program>,
+    problems: Vec<String>,
+}
+
+impl Reporter {
+    /// The state now.
+    pub(crate) fn report(&self) -> Report {
+        let summary = self.summary.borrow().clone();
+        let waiting_for = self.waiting_for();
+        Report {
+            version: VERSION,
+            node: self.node.to_string(),
+            pod_cidr: self.own.range.to_string(),
+            started: self.started.duration_since(UNIX_EPOCH).map_or(0, |at| at.as_secs().cast_signed()),
+            ready: waiting_for.is_empty(),
+            waiting_for,
+            programs: self.programs(),
+            endpoints: self.endpoints.list().len(),
+            addresses_free: self.endpoints.free(),
+            frontends: summary.frontends,
+            backends: summary.backends,
+            ipcache: summary.ipcache,
+            nodes: summary.nodes,
+            peers: summary.peers,
+            drops: self.drops(),
+            proxy_connected: self.feed.is_followed(),
+        }
+    }
+
+    /// The annotation's text. It holds nothing that changes with every packet, so that writing it stays rare.
+    pub(crate) fn annotation(&self) -> String {
+        let programs = self.programs();
+        let device_kind = programs.iter().find(|program| !program.attach.starts_with("cgroup"));
+        let mut problems: Vec<String> =
+            self.waiting_for().into_iter().map(|name| format!("not ready: {name}")).collect();
+        if self.endpoints.free() == 0 {
+            problems.push(format!(
+                "the pod range {} is exhausted: no further pod can start here",
+                self.own.range
+            ));
+        }
+        let annotation = Annotation {
+            version: VERSION,
+            attach: device_kind.map(|program| program.attach.clone()).unwrap_or_default(),
+            // Counts of links follow the pods; the kind is what matters here.
+            programs: programs.into_iter().map(|program| Program { links: 1, ..program }).collect(),
+            problems,
+        };
+        serde_json::to_string(&annotation).unwrap_or_default()
+    }
+
+    fn waiting_for(&self) -> Vec<String> {
+        self.readiness.report().into_iter().filter(|(_, met)| !met).map(|(name, _)| name).collect()
+    }
+
+    fn programs(&self) -> Vec<Program> {
+        let mut counts: BTreeMap<(&'static str, &'static str), u32> = BTreeMap::new();
+        for attached in self.datapath.attach_report() {
+            *counts.entry((attached.program, attached.kind.label())).or_default() += 1;
+        }
+        let program = |((name, kind), links): ((&str, &str), u32)| Program {
+            name: name.to_owned(),
+            attach: if kind.starts_with("cgroup") { "cgroup".into() } else { kind.to_owned() },
+            links,
+        };
+        counts.into_iter().map(program).collect()
+    }
+
+    fn drops(&self) -> Vec<Drop> {
+        let rows = self.datapath.counters().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the drop counters");
+            Vec::new()
+        });
+        let mut sums: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
+        for (reason, row) in rows.iter().filter_map(|row| Some((row.reason?, row))) {
+            let sum = sums.entry(reason.label()).or_default();
+            *sum = (sum.0 + row.packets, sum.1 + row.bytes);
+        }
+        let mut drops: Vec<Drop> =
+            sums.into_iter().map(|(reason, (packets, bytes))| Drop { reason, packets, bytes }).collect();
+        drops.sort_by_key(|drop| std::cmp::Reverse(drop.packets));
+        drops
+    }
+}
+
+impl From<Report> for wire::ReportReply {
+    fn from(report: Report) -> Self {
+        let programs = report.programs.into_iter().map(|program| wire::Program {
+            name: program.name,
+            attach_kind: program.attach,
+            links: program.links,
+        });
+        let drops = report.drops.into_iter().map(|drop| wire::Drop {
+            reason: drop.reason.into(),
+            packets: drop.packets,
+            bytes: drop.bytes,
+        });
+        wire::ReportReply {
+            version: report.version.into(),
+            node: report.node,
+            started: report.started,
+            ready: report.ready,
+            waiting_for: report.waiting_for,
+            programs: programs.collect(),
+            maps: Vec::new(),
+            counts: Some(wire::Counts {
+                endpoints: report.endpoints as u64,
+                frontends: report.frontends as u64,
+                backends: report.backends as u64,
+                nodes: report.nodes as u64,
+                peers: report.peers as u64,
+                addresses_free: report.addresses_free,
+            }),
+            drops: drops.collect(),
+            features: Vec::new(),
+            api_connected: true,
+            proxy_connected: report.proxy_connected,
+            pod_cidr: report.pod_cidr,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl wire::agent_server::Agent for Reporter {
+    async fn report(&self, _: Request<wire::ReportRequest>) -> Result<Response<wire::ReportReply>, Status> {
+        Ok(Response::new(Reporter::report(self).into()))
+    }
+}

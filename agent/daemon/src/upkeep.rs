@@ -1,0 +1,149 @@
+//! What is done now and then: conntrack collection, network reconciliation, counters, the log of drops.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+
+use skep_datapath::{Datapath, DropEvent, EventReader, Timeouts};
+use skep_model::NamespacedName;
+use skep_routing::Netlink;
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+
+use crate::{
+    endpoints::Endpoints,
+    engine::Summary,
+    metrics::Metrics,
+    network::{NodeDevices, devices},
+    publish::Publication,
+    report::Reporter,
+};
+
+const COLLECT: Duration = Duration::from_secs(30);
+const RECONCILE: Duration = Duration::from_secs(30);
+const OBSERVE: Duration = Duration::from_secs(5);
+/// Drops that are logged within a second; the rest is counted exactly anyway.
+const LOGGED_A_SECOND: u32 = 5;
+
+/// Collects idle flows, for ever.
+pub(crate) async fn collect_conntrack(datapath: Arc<Datapath>, metrics: Metrics) {
+    let mut ticks = interval(COLLECT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let datapath = Arc::clone(&datapath);
+        let collected =
+            tokio::task::spawn_blocking(move || datapath.collect_garbage(&Timeouts::default())).await;
+        match collected {
+            Ok(Ok(report)) => metrics.observe_conntrack(&report),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot collect idle flows"),
+            Err(_) => return,
+        }
+    }
+}
+
+/// Keeps the node's and pods' network as it should be. Returns when the node's devices are not those that programs were
+/// loaded with: a new process has to load them anew.
+pub(crate) async fn reconcile_network(
+    endpoints: Arc<Endpoints>,
+    netlink: Netlink,
+    opened_with: NodeDevices,
+    own_addresses: watch::Sender<BTreeSet<IpAddr>>,
+) {
+    let mut ticks = interval(RECONCILE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = endpoints.reconcile().await {
+            tracing::warn!(%error, "cannot reconcile the network, will retry");
+        }
+        match endpoints.own_addresses().await {
+            Ok(held) => {
+                own_addresses.send_if_modified(|now| std::mem::replace(now, held.clone()) != held);
+            }
+            Err(error) => tracing::warn!(%error, "cannot read the node's addresses"),
+        }
+        match devices(&netlink, opened_with.uplink.clone()).await {
+            Ok(now) if now != opened_with => {
+                tracing::warn!(?now, before = ?opened_with, "the node's devices were replaced");
+                return;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "cannot look at the node's devices"),
+        }
+    }
+}
+
+/// Carries counters into metrics and the state into the node's annotation, for ever.
+pub(crate) async fn observe(
+    reporter: Reporter,
+    datapath: Arc<Datapath>,
+    metrics: Metrics,
+    publication: watch::Sender<Publication>,
+) {
+    let mut ticks = interval(OBSERVE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match datapath.counters() {
+            Ok(rows) => metrics.observe_counters(&rows),
+            Err(error) => tracing::warn!(%error, "cannot read the drop counters"),
+        }
+        let summary = reporter.summary.borrow().clone();
+        metrics.observe_summary(&summary, reporter.endpoints.list().len());
+        let annotation = reporter.annotation();
+        publication.send_if_modified(|now| {
+            let news = now.datapath != annotation;
+            if news {
+                now.datapath = annotation;
+            }
+            news
+        });
+    }
+}
+
+/// Logs a sample of drops with the pods that they concern, for ever.
+pub(crate) async fn log_drops(reader: EventReader, summary: watch::Receiver<Summary>) {
+    let mut reader = match AsyncFd::register_with_interest(reader, Interest::READABLE) {
+        Ok(reader) => reader,
+        Err(error) => {
+            tracing::warn!(%error, "drops are counted but not logged");
+            return;
+        }
+    };
+    let mut window = (Instant::now(), 0);
+    loop {
+        let Ok(mut ready) = reader.readable_mut().await else { return };
+        while let Some(event) = ready.get_inner_mut().next() {
+            if window.0.elapsed() >= Duration::from_secs(1) {
+                window = (Instant::now(), 0);
+            }
+            window.1 += 1;
+            if window.1 <= LOGGED_A_SECOND {
+                log_drop(&event, &summary.borrow());
+            }
+        }
+        ready.clear_ready();
+        drop(ready);
+        // Events come in bursts: one wake-up takes many.
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn log_drop(event: &DropEvent, summary: &Summary) {
+    let named = |address: Option<std::net::SocketAddr>| -> String {
+        let Some(address) = address else { return "?".into() };
+        let pod: Option<&NamespacedName> = summary.pod_names.get(&address.ip());
+        pod.map_or_else(|| address.to_string(), |pod| format!("{address} ({pod})"))
+    };
+    tracing::info!(
+        reason = event.reason.label(),
+        hook = event.hook.label(),
+        src = named(event.src),
+        dst = named(event.dst),
+        protocol = event.protocol,
+        "dropped: {}",
+        event.reason.text()
+    );
+}
