@@ -37,13 +37,6 @@ pub enum ControllerError {
     Encode(#[from] serde_json::Error),
 }
 
-impl ControllerError {
-    /// Whether the API said that the object does not exist.
-    pub(crate) fn is_not_found(&self) -> bool {
-        matches!(self, Self::Api(kube::Error::Api(status)) if status.is_not_found())
-    }
-}
-
 /// Turns "does not exist" into `None`: what is gone needs no work.
 pub(crate) fn unless_gone<T>(result: Result<T, kube::Error>) -> Result<Option<T>, ControllerError> {
     match result {

@@ -12,6 +12,8 @@ use crate::csr::CsrController;
 use crate::daemonset::DaemonSetController;
 use crate::deployment::DeploymentController;
 use crate::endpointslice::EndpointSliceController;
+use crate::gc::GarbageCollector;
+use crate::namespace::NamespaceController;
 use crate::node_ipam::NodeIpamController;
 use crate::node_lifecycle::NodeLifecycleController;
 use crate::pod_gc::PodGcController;
@@ -53,6 +55,8 @@ fn controllers(context: &Arc<Context>) -> Vec<BoxFuture<'static, ()>> {
         DaemonSetController::new(context).run().boxed(),
         EndpointSliceController::new(context).run().boxed(),
         NodeLifecycleController::new(context).run().boxed(),
+        NamespaceController::new(context).run().boxed(),
+        GarbageCollector::new(context).run().boxed(),
         PodGcController::new(context).run().boxed(),
     ]
 }

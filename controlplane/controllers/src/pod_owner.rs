@@ -12,6 +12,9 @@ use skep_informer::{Change, Informer, ObjectKey, WorkQueue};
 use crate::expectations::Expectations;
 use crate::owner::controller_of;
 
+/// Finds the owners that may adopt an orphan.
+pub(crate) type Adopters = Box<dyn Fn(&Pod) -> Vec<ObjectKey> + Send + Sync>;
+
 /// Where the changes of one kind's pods go.
 pub(crate) struct PodOwnerHandler {
     /// Kind of the owners, such as `ReplicaSet`.
@@ -21,7 +24,7 @@ pub(crate) struct PodOwnerHandler {
     /// Their expectations.
     pub(crate) expectations: Arc<Expectations>,
     /// Owners that may adopt an orphan.
-    pub(crate) adopters: Box<dyn Fn(&Pod) -> Vec<ObjectKey> + Send + Sync>,
+    pub(crate) adopters: Adopters,
 }
 
 impl PodOwnerHandler {

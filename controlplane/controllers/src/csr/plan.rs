@@ -178,7 +178,7 @@ fn check_node_subject(identity: &RequestedIdentity) -> Result<(), String> {
 fn check_usages(request: &CertificateSigningRequest, required: &str) -> Result<(), String> {
     let usages: Vec<&str> = request.spec.usages.iter().flatten().map(String::as_str).collect();
     let allowed = |usage: &&str| [required, "digital signature", "key encipherment"].contains(usage);
-    if usages.contains(&required) && usages.iter().all(|usage| allowed(&usage)) {
+    if usages.contains(&required) && usages.iter().all(allowed) {
         return Ok(());
     }
     Err(format!("usages must be {required:?} with digital signature and key encipherment at most"))

@@ -93,8 +93,8 @@ mod tests {
     use super::*;
 
     fn pod(node: Option<&str>, terminating: bool) -> Arc<Pod> {
-        let mut pod = Pod::default();
-        pod.spec = Some(PodSpec { node_name: node.map(Into::into), ..PodSpec::default() });
+        let spec = PodSpec { node_name: node.map(Into::into), ..PodSpec::default() };
+        let mut pod = Pod { spec: Some(spec), ..Pod::default() };
         pod.metadata.deletion_timestamp = terminating.then_some(Time(Timestamp::UNIX_EPOCH));
         Arc::new(pod)
     }

@@ -126,9 +126,8 @@ mod tests {
     use super::*;
 
     fn set(replicas: i32) -> ReplicaSet {
-        let mut set = ReplicaSet::default();
-        set.spec = Some(ReplicaSetSpec { replicas: Some(replicas), ..ReplicaSetSpec::default() });
-        set
+        let spec = ReplicaSetSpec { replicas: Some(replicas), ..ReplicaSetSpec::default() };
+        ReplicaSet { spec: Some(spec), ..ReplicaSet::default() }
     }
 
     fn at(second: i64) -> Timestamp {
