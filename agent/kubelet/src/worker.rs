@@ -3,6 +3,7 @@
 //! All decisions are in [`crate::pod`]; commands run as tasks so that a pull or a long stop never keeps the
 //! worker from seeing a deletion.
 
+pub(crate) mod announce;
 pub(crate) mod images;
 pub(crate) mod ops;
 pub(crate) mod report;
@@ -33,7 +34,7 @@ use crate::{
         view::PodView,
     },
     probe::task::{Change, Probes},
-    shared::Shared,
+    shared::{RuntimeState, Shared},
 };
 
 /// What a worker is told.
@@ -71,6 +72,8 @@ pub(crate) struct Worker {
     changes: mpsc::Receiver<Change>,
     reported: Option<PodStatus>,
     report_at: Option<Timestamp>,
+    network: watch::Receiver<RuntimeState>,
+    announced: announce::Announced,
 }
 
 /// How long to wait before looking again when the runtime does not answer.
@@ -85,6 +88,7 @@ impl Worker {
         let (sender, changes) = mpsc::channel(16);
         let probes = Probes::new(shared.cri.clone(), shared.events.clone(), sender);
         let reported = model.pod.status.clone();
+        let network = shared.network.clone();
         Self {
             shared,
             inbox,
@@ -101,6 +105,8 @@ impl Worker {
             changes,
             reported,
             report_at: None,
+            network,
+            announced: announce::Announced::default(),
         }
     }
 
@@ -112,6 +118,7 @@ impl Worker {
                 continue;
             }
             let now = Timestamp::now();
+            self.network.mark_unchanged();
             let plan = plan::plan(&self.input(now));
             let mut again = false;
             for command in plan.commands {
@@ -135,7 +142,7 @@ impl Worker {
             view: &self.view,
             memory: &self.memory,
             in_flight: &self.in_flight,
-            network_ready: self.shared.network.borrow().network_ready,
+            network_ready: self.network.borrow().network_ready,
             now,
         }
     }
@@ -243,6 +250,10 @@ impl Worker {
         }
         self.report_at = None;
         let status = status::status(&self.input(now), &self.shared.node_ips);
+        let waits = !self.network.borrow().network_ready && !self.model.host_network();
+        let network =
+            (waits && self.view.sandboxes.is_empty()).then(|| self.network.borrow().message.clone());
+        self.announced.tell(&self.shared.events, &self.model, &status, network);
         if self.reported.as_ref().is_some_and(|known| report::same(known, &status)) {
             return;
         }
@@ -253,8 +264,6 @@ impl Worker {
     async fn wait(&mut self, until: Option<Timestamp>) {
         let sleep =
             until.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
-        let mut network = self.shared.network.clone();
-        network.borrow_and_update();
         tokio::select! {
             changed = self.inbox.desired.changed() => {
                 if changed.is_ok() {
@@ -271,7 +280,7 @@ impl Worker {
                 Err(error) => tracing::error!(pod = %self.model.id, %error, "a command panicked"),
             },
             Some(change) = self.changes.recv() => change.apply(&mut self.memory),
-            Ok(()) = network.changed() => {}
+            Ok(()) = self.network.changed() => {}
             () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => {}
         }
     }

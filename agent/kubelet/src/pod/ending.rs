@@ -39,8 +39,8 @@ pub(crate) fn cause(input: &Input<'_>) -> Option<Cause> {
 }
 
 pub(super) fn plan(input: &Input<'_>, cause: Cause, plan: &mut Plan) {
-    abort_starts(input, plan);
-    if stop_containers(input, cause, plan) {
+    // What an abandoned start left behind is only known after another look.
+    if abort_starts(input, plan) | stop_containers(input, cause, plan) {
         return;
     }
     if input.memory.last_status.is_none() && input.memory.torn == TornDown::Nothing {
@@ -72,12 +72,15 @@ fn retry(input: &Input<'_>, retry: &super::memory::Retry, plan: &mut Plan, comma
     }
 }
 
-fn abort_starts(input: &Input<'_>, plan: &mut Plan) {
+/// Gives up what is being started. Whether anything was.
+fn abort_starts(input: &Input<'_>, plan: &mut Plan) -> bool {
+    let before = plan.commands.len();
     for key in input.in_flight.keys() {
         if matches!(key, OpKey::Start(_) | OpKey::Sandbox | OpKey::Volumes | OpKey::Refresh) {
             plan.push(Command::Abort(key.clone()));
         }
     }
+    plan.commands.len() > before
 }
 
 /// Stops what is alive: sidecars only when nothing else is, the last one first. Whether anything still is.
