@@ -6,9 +6,8 @@ use skep_datapath::{Datapath, DropEvent, EventReader, Timeouts};
 use skep_model::NamespacedName;
 use skep_routing::Netlink;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    time::{Instant, MissedTickBehavior, interval},
 };
 
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
 const COLLECT: Duration = Duration::from_secs(30);
 const RECONCILE: Duration = Duration::from_secs(30);
 const OBSERVE: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_millis(250);
 /// Drops that are logged within a second; the rest is counted exactly anyway.
 const LOGGED_A_SECOND: u32 = 5;
 
@@ -103,31 +103,23 @@ pub(crate) async fn observe(
     }
 }
 
-/// Logs a sample of drops with the pods that they concern, for ever.
-pub(crate) async fn log_drops(reader: EventReader, summary: watch::Receiver<Summary>) {
-    let mut reader = match AsyncFd::register_with_interest(reader, Interest::READABLE) {
-        Ok(reader) => reader,
-        Err(error) => {
-            tracing::warn!(%error, "drops are counted but not logged");
-            return;
-        }
-    };
+/// Logs a sample of drops with the pods that they concern, for ever. The ring is looked at now and then: nobody waits
+/// for these lines, and a burst costs one look.
+pub(crate) async fn log_drops(mut reader: EventReader, summary: watch::Receiver<Summary>) {
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut window = (Instant::now(), 0);
     loop {
-        let Ok(mut ready) = reader.readable_mut().await else { return };
-        while let Some(event) = ready.get_inner_mut().next() {
-            if window.0.elapsed() >= Duration::from_secs(1) {
-                window = (Instant::now(), 0);
-            }
+        ticks.tick().await;
+        if window.0.elapsed() >= Duration::from_secs(1) {
+            window = (Instant::now(), 0);
+        }
+        while let Some(event) = reader.next() {
             window.1 += 1;
             if window.1 <= LOGGED_A_SECOND {
                 log_drop(&event, &summary.borrow());
             }
         }
-        ready.clear_ready();
-        drop(ready);
-        // Events come in bursts: one wake-up takes many.
-        sleep(Duration::from_millis(20)).await;
     }
 }
 
