@@ -24,6 +24,7 @@ pub mod path;
 pub mod schema;
 
 mod base64;
+mod check;
 mod conversion;
 mod custom;
 mod field;

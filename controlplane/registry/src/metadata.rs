@@ -94,7 +94,7 @@ pub(crate) fn template(metadata: &Value, path: &Path<'_>, errors: &mut Errors) {
 /// Checks label keys and values.
 pub(crate) fn labels(labels: Option<&Value>, path: &Path<'_>, errors: &mut Errors) {
     for (key, value) in labels.and_then(Value::as_object).into_iter().flatten() {
-        if let Some(problem) = format::qualified_name_problem(key) {
+        for problem in format::qualified_name_problems(key) {
             errors.invalid(path, key.as_str(), problem);
         }
         let value = value.as_str().unwrap_or_default();
@@ -108,7 +108,7 @@ fn annotations(metadata: &Value, path: &Path<'_>, errors: &mut Errors) {
     let path = path.field("annotations");
     let mut size = 0;
     for (key, value) in members(metadata, &["annotations"]) {
-        if let Some(problem) = format::qualified_name_problem(&key.to_lowercase()) {
+        for problem in format::qualified_name_problems(&key.to_lowercase()) {
             errors.invalid(&path, key, problem);
         }
         size += key.len() + value.as_str().map_or(0, str::len);
@@ -149,9 +149,11 @@ fn finalizers(metadata: &Value, path: &Path<'_>, errors: &mut Errors) {
     let names = items(metadata, &["finalizers"]);
     for (i, name) in names.iter().filter_map(Value::as_str).enumerate() {
         let known = matches!(name, "orphan" | "foregroundDeletion" | "kubernetes");
-        if let Some(problem) = format::qualified_name_problem(name) {
-            errors.invalid(&path, name, problem);
-        } else if !name.contains('/') && !known {
+        let problems = format::qualified_name_problems(name);
+        for problem in &problems {
+            errors.invalid(&path, name, *problem);
+        }
+        if problems.is_empty() && !name.contains('/') && !known {
             let place = path.index(i);
             errors.invalid(
                 &place,
@@ -197,6 +199,9 @@ pub(crate) fn validate_change(new: &Value, old: &Value, errors: &mut Errors) {
         let (now, before) = (at(new, &["metadata", name]), at(old, &["metadata", name]));
         if now != before {
             let shown = now.cloned().unwrap_or_default();
+            if name == "uid" {
+                errors.invalid(&path.field(name), shown.clone(), "field is immutable");
+            }
             errors.invalid(&path.field(name), shown, "field is immutable");
         }
     }

@@ -11,6 +11,7 @@ use crate::custom::Custom;
 use crate::decode::{DecodeError, FieldValidation, decode, decode_value};
 use crate::error::{Errors, FieldError};
 use crate::field::{copy, int, remove, text};
+use crate::group::core::pod;
 use crate::metadata::{self, NameRule};
 use crate::row::Column;
 use crate::schema::{GroupVersionKind, Schema};
@@ -222,6 +223,22 @@ impl Resource {
         errors.into_vec()
     }
 
+    /// Keeps everything but what a pod subresource (`ephemeralcontainers`, `resize`) may change.
+    pub fn prepare_subresource(&self, name: &str, new: &mut Value, old: &Value) {
+        pod::prepare_subresource(name, new, old);
+        self.count_generation(new, old);
+    }
+
+    /// What is wrong with a change through such a subresource.
+    #[must_use]
+    pub fn validate_subresource(&self, name: &str, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        metadata::validate(new, self.namespaced, NameRule::Any, &mut errors);
+        metadata::validate_change(new, old, &mut errors);
+        pod::validate_subresource(name, new, old, &mut errors);
+        errors.into_vec()
+    }
+
     /// What is accepted but unwise, to be sent as warnings.
     #[must_use]
     pub fn warnings(&self, object: &Value) -> Vec<String> {
@@ -312,6 +329,15 @@ impl Resource {
     pub fn from_storage(&self, mut object: Value) -> Value {
         self.conversion.from_storage(&mut object, &self.api_version(), &self.kind);
         object
+    }
+
+    /// For custom resources, the version's OpenAPI schema as its definition gives it.
+    #[must_use]
+    pub fn custom_schema(&self) -> Option<&Value> {
+        match &self.behaviour {
+            Behaviour::Builtin(_) => None,
+            Behaviour::Custom(custom) => custom.published_schema(),
+        }
     }
 
     /// For custom resources, the paths of the scale subresource.

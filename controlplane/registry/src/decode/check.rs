@@ -49,9 +49,6 @@ fn walk(
         Kind::Object(_) => walk_object(value, schema, path, findings, owner),
         Kind::Map(_) => walk_map(value, schema, path, findings, owner),
         Kind::Array(_) => walk_array(value, schema, path, findings, owner),
-        Kind::Raw if !value.is_object() && !schema.preserves_unknown() => {
-            Err(mismatch(value, schema, path, owner))
-        }
         Kind::Raw | Kind::Any(_) => Ok(()),
         _ => scalar(value, schema, path, owner),
     }

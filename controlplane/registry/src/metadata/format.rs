@@ -50,19 +50,37 @@ pub(crate) fn path_segment_problem(name: &str) -> Option<&'static str> {
     }
 }
 
-/// What is wrong with a name that may have a DNS prefix.
-pub(crate) fn qualified_name_problem(text: &str) -> Option<&'static str> {
+/// Everything that is wrong with a name that may have a DNS prefix.
+pub(crate) fn qualified_name_problems(text: &str) -> Vec<&'static str> {
     let (prefix, name) = match text.split_once('/') {
+        Some((_, name)) if name.contains('/') => return vec![QUALIFIED],
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, text),
     };
-    if prefix.is_some_and(|p| !is_dns_subdomain(p)) {
-        return Some(PREFIX);
+    let mut problems = Vec::new();
+    match prefix {
+        Some("") => problems.push("prefix part must be non-empty"),
+        Some(prefix) if !is_dns_subdomain(prefix) => problems.push(PREFIX),
+        _ => {}
     }
-    if name.is_empty() || name.len() > 63 || label_value_problem(name).is_some() {
-        return Some(QUALIFIED);
+    if name.is_empty() {
+        problems.push("name part must be non-empty");
+    } else if name.len() > 63 {
+        problems.push("name part must be no more than 63 bytes");
     }
-    None
+    if name.is_empty() || !is_label_shaped(name) {
+        problems.push(QUALIFIED);
+    }
+    problems
+}
+
+/// The shape of a label value, whatever its length.
+fn is_label_shaped(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let edge = |b: Option<&u8>| b.is_none_or(u8::is_ascii_alphanumeric);
+    edge(bytes.first())
+        && edge(bytes.last())
+        && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 /// What is wrong with a label value.
@@ -70,16 +88,26 @@ pub(crate) fn label_value_problem(text: &str) -> Option<&'static str> {
     if skep_api::selector::is_label_value(text) { None } else { Some(LABEL_VALUE) }
 }
 
-/// An IANA service name: at most 15 of a-z, 0-9 and single `-`, with a letter somewhere.
-pub(crate) fn is_port_name(text: &str) -> bool {
+/// Everything that is wrong with a port's name.
+pub(crate) fn port_name_problems(text: &str) -> Vec<&'static str> {
     let bytes = text.as_bytes();
-    !bytes.is_empty()
-        && bytes.len() <= 15
-        && bytes.iter().all(|b| is_lower_or_digit(*b) || *b == b'-')
-        && bytes.iter().any(u8::is_ascii_lowercase)
-        && !text.contains("--")
-        && !text.starts_with('-')
-        && !text.ends_with('-')
+    let mut problems = Vec::new();
+    if bytes.len() > 15 {
+        problems.push("must be no more than 15 characters");
+    }
+    if bytes.is_empty() || !bytes.iter().all(|b| is_lower_or_digit(*b) || *b == b'-') {
+        problems.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)");
+    }
+    if !bytes.iter().any(u8::is_ascii_lowercase) {
+        problems.push("must contain at least one letter (a-z)");
+    }
+    if text.contains("--") {
+        problems.push("must not contain consecutive hyphens");
+    }
+    if text.starts_with('-') || text.ends_with('-') {
+        problems.push("must not begin or end with a hyphen");
+    }
+    problems
 }
 
 /// A key of ConfigMaps and Secrets.
@@ -139,13 +167,9 @@ mod tests {
     fn tells_names_apart() {
         assert!(is_dns_subdomain("a.b-c") && !is_dns_subdomain("a.") && !is_dns_subdomain("A"));
         assert!(is_service_name("a1") && !is_service_name("1a"));
-        assert!(
-            is_port_name("http")
-                && !is_port_name("80")
-                && !is_port_name("a--b")
-                && !is_port_name("sixteen-letters-")
-        );
-        assert!(qualified_name_problem("a/b").is_none() && qualified_name_problem("a/b/c").is_some());
+        assert!(port_name_problems("http").is_empty());
+        assert_eq!(port_name_problems("BAD").len(), 2);
+        assert!(qualified_name_problems("a/b").is_empty() && qualified_name_problems("").len() == 2);
         assert!(is_config_key("a.b_c") && !is_config_key("..") && !is_config_key("a b"));
     }
 

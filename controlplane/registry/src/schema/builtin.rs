@@ -14,8 +14,6 @@ static BUILTIN: LazyLock<Arc<Types>> = LazyLock::new(|| Arc::new(parse(FACTS)));
 
 /// Full name of the metadata every object carries.
 pub(crate) const OBJECT_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
-/// Prefix of the union types that OpenAPI cannot describe.
-pub(crate) const UNION_PREFIX: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON";
 
 /// The arena of built-in kinds.
 pub(crate) fn types() -> &'static Arc<Types> {

@@ -1,0 +1,5 @@
+//! ServiceAccounts.
+
+use crate::strategy::Strategy;
+
+pub(crate) static STRATEGY: Strategy = Strategy::BASE;
