@@ -18,6 +18,13 @@ pub(crate) struct Args {
     /// Where objects are stored: `embedded`, or `etcd=URL[,URL]` for more than one machine.
     #[arg(long, env = "SKEP_STORE", default_value = "embedded")]
     pub(crate) store: StoreChoice,
+    /// Least distance between the store's own revisions and the served ones. After restoring a backup, give a number
+    /// larger than any resourceVersion served before.
+    #[arg(long, env = "SKEP_REVISION_OFFSET", default_value_t = 0)]
+    pub(crate) revision_offset: u64,
+    /// Copies the store into this one, which must be empty, and exits. Give it as --store from then on.
+    #[arg(long, value_name = "STORE")]
+    pub(crate) migrate_to: Option<StoreChoice>,
     /// Address and port of the API server.
     #[arg(long, env = "SKEP_BIND", default_value = "0.0.0.0:6443")]
     pub(crate) bind: SocketAddr,

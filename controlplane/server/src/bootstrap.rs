@@ -1,6 +1,7 @@
-//! The bootstrap token: what a node without an identity asks for one with.
+//! What happens once after the API server has started: waiting for it, and the bootstrap token, which is what a node
+//! without an identity asks for one with.
 //!
-//! Made on first start: the Secret in kube-system first, then the token file, then the kubeconfig for nodes. Once
+//! The token is made on first start: the Secret in kube-system first, then the token file, then the kubeconfig for nodes. Once
 //! the token file exists the Secret is never made again, so removing the Secret revokes the token for good.
 
 use std::collections::BTreeMap;
@@ -24,15 +25,35 @@ const SECRET_LENGTH: usize = 16;
 /// Tokens are made of these alone.
 const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
+/// Waits until the API server has written the objects that every cluster has.
+pub(crate) async fn api_is_ready(client: &Client) {
+    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+    let mut waits = 0;
+    loop {
+        let request = http::Request::get("/readyz").body(Vec::new());
+        let answer = match request {
+            Ok(request) => client.request_text(request).await,
+            // The request is constant.
+            Err(error) => return tracing::error!(%error, "cannot ask whether the API server is ready"),
+        };
+        let Err(error) = answer else { return };
+        waits += 1;
+        if waits % 10 == 0 {
+            tracing::warn!(%error, "waiting for the API server to be ready");
+        }
+        tokio::time::sleep(backoff.next_delay()).await;
+    }
+}
+
 /// Makes the token and its kubeconfig.
-pub(crate) struct Bootstrap {
+pub(crate) struct Token {
     client: Client,
     data_dir: PathBuf,
     server: String,
     ca_pem: String,
 }
 
-impl Bootstrap {
+impl Token {
     pub(crate) fn new(client: Client, args: &Args, ca_pem: String) -> Self {
         let port = args.bind.port();
         let server = match args.advertise_address {
@@ -61,7 +82,7 @@ impl Bootstrap {
         let token = match read_token(&file)? {
             Some(token) => token,
             None => {
-                let token = Token::random();
+                let token = Words::random();
                 self.create_secret(&token).await?;
                 write_private(&file, &token.to_string())?;
                 token
@@ -81,7 +102,7 @@ impl Bootstrap {
         self.data_dir.join("bootstrap.kubeconfig")
     }
 
-    async fn create_secret(&self, token: &Token) -> Result<()> {
+    async fn create_secret(&self, token: &Words) -> Result<()> {
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), NAMESPACE);
         let created = secrets.create(&PostParams::default(), &token.secret()).await;
         created.map(drop).context("cannot create the token's Secret")
@@ -90,12 +111,12 @@ impl Bootstrap {
 
 /// A token: a public id and a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Token {
+struct Words {
     id: String,
     secret: String,
 }
 
-impl Token {
+impl Words {
     fn random() -> Self {
         let mut random = rand::rng();
         let mut word = |length: usize| {
@@ -133,19 +154,19 @@ impl Token {
     }
 }
 
-impl std::fmt::Display for Token {
+impl std::fmt::Display for Words {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.id, self.secret)
     }
 }
 
-fn read_token(path: &Path) -> Result<Option<Token>> {
+fn read_token(path: &Path) -> Result<Option<Words>> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
     };
-    let token = Token::parse(&text);
+    let token = Words::parse(&text);
     let token =
         token.with_context(|| format!("{} holds no token: remove it to have one made", path.display()))?;
     Ok(Some(token))
@@ -157,16 +178,16 @@ mod tests {
 
     #[test]
     fn tokens_read_back_and_differ() {
-        let token = Token::random();
-        assert_eq!(Token::parse(&token.to_string()), Some(token.clone()));
-        assert_ne!(token, Token::random());
-        assert_eq!(Token::parse("short.token"), None);
-        assert_eq!(Token::parse("ABCDEF.0123456789abcdef"), None);
+        let token = Words::random();
+        assert_eq!(Words::parse(&token.to_string()), Some(token.clone()));
+        assert_ne!(token, Words::random());
+        assert_eq!(Words::parse("short.token"), None);
+        assert_eq!(Words::parse("ABCDEF.0123456789abcdef"), None);
     }
 
     #[test]
     fn the_secret_is_a_bootstrap_token_by_name_type_and_usage() {
-        let token = Token::parse("abcdef.0123456789abcdef").unwrap();
+        let token = Words::parse("abcdef.0123456789abcdef").unwrap();
         let secret = token.secret();
         assert_eq!(secret.metadata.name.as_deref(), Some("bootstrap-token-abcdef"));
         assert_eq!(secret.type_.as_deref(), Some("bootstrap.kubernetes.io/token"));

@@ -21,9 +21,9 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use skep_apiserver::ApiServer;
 use skep_runtime::{Drain, Readiness, signal, telemetry};
-use skep_storage::Storage;
 
 use args::{Args, Role};
+use bootstrap::Token;
 use identity::Identities;
 
 /// Time for requests in flight when the process is asked to stop.
@@ -58,6 +58,9 @@ async fn run(args: Args, inherited: Vec<TcpListener>, log_level: telemetry::LogL
     std::fs::create_dir_all(&args.data_dir)
         .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
 
+    if let Some(target) = &args.migrate_to {
+        return store::migrate_to(&args, target).await;
+    }
     if args.has(Role::Apiserver) {
         let listeners = listeners::bind(args.bind, inherited)?;
         serve(&args, listeners, &readiness, &drain).await?;
@@ -78,24 +81,25 @@ async fn run(args: Args, inherited: Vec<TcpListener>, log_level: telemetry::LogL
 async fn serve(args: &Args, listeners: Vec<TcpListener>, readiness: &Readiness, drain: &Drain) -> Result<()> {
     let identities = Identities::open(args)?;
     identities.write_admin_kubeconfig(args)?;
-    let storage = store::open(&args.store, &args.data_dir).await?;
+    let storage = store::open(args).await?;
     let api = ApiServer::open(Arc::clone(&storage), identities.api_server_config(args)?)
         .await
         .context("cannot open the API server")?;
     start_serving(&api, listeners, readiness, drain);
     drain.spawn_until_drained(compaction::run(Arc::clone(&storage)));
-    let bootstrap = bootstrap::Bootstrap::new(
-        api.in_process_client("system:apiserver", &["system:masters"]),
-        args,
-        identities.ca_pem().to_owned(),
-    );
-    let ready = readiness.token("bootstrap");
+    let client = api.in_process_client("system:apiserver", &["system:masters"]);
+    let token = Token::new(client.clone(), args, identities.ca_pem().to_owned());
+    let client_as = |user: &str| Ok(api.in_process_client(user, &[]));
+    let roles = roles::prepare(args, Some(storage), &identities.authority(), client_as, readiness)?;
+    let (ready, held) = (readiness.token("bootstrap"), drain.clone());
     drain.spawn_until_drained(async move {
-        bootstrap.run().await;
+        // The roles' rights are among the objects that the API server writes when it starts.
+        bootstrap::api_is_ready(&client).await;
+        roles::start(roles, &held);
+        token.run().await;
         ready.ready();
     });
-    let client = |user: &str| Ok(api.in_process_client(user, &[]));
-    roles::start(args, Some(storage as Arc<dyn Storage>), &identities.authority(), client, readiness, drain)
+    Ok(())
 }
 
 /// Serves until the drain; a server that fails ends the process by its drain, so that its supervisor starts it anew.

@@ -11,7 +11,7 @@ use skep_controllers::ControllersConfig;
 use skep_pki::Authority;
 use skep_runtime::{Backoff, Drain, Readiness, ReadyToken};
 use skep_scheduler::SchedulerConfig;
-use skep_storage::{Leadership, Storage};
+use skep_storage::{Leadership, Offset, Storage};
 
 use crate::args::{Args, Role, StoreChoice};
 use crate::identity::Identities;
@@ -25,15 +25,14 @@ const CONTROLLERS: &str = "system:kube-controller-manager";
 /// Starts a role's work; it runs until the drain begins.
 type Work = Box<dyn Fn(Drain) -> BoxFuture<'static, ()> + Send + Sync>;
 
-/// Starts the roles asked for, with clients by `client` and elections by `storage` (none: it leads alone).
-pub(crate) fn start(
+/// The roles asked for, with clients by `client` and elections by `storage` (none: it leads alone).
+pub(crate) fn prepare(
     args: &Args,
     storage: Option<Arc<dyn Storage>>,
     authority: &Arc<Authority>,
     client: impl Fn(&str) -> Result<Client>,
     readiness: &Readiness,
-    drain: &Drain,
-) -> Result<()> {
+) -> Result<Vec<Elected>> {
     let mut roles: Vec<(Role, Work)> = Vec::new();
     if args.has(Role::Scheduler) {
         let config = SchedulerConfig::new(client(SCHEDULER)?);
@@ -50,17 +49,21 @@ pub(crate) fn start(
         ));
     }
     let identity = format!("{}-{}", args.advertise_address, std::process::id());
-    for (role, work) in roles {
-        let elected = Elected {
-            role: role.as_str(),
-            identity: identity.clone(),
-            storage: storage.clone(),
-            work,
-            ready: readiness.token(role.as_str()),
-        };
-        drain.spawn(elected.run(drain.clone()));
+    let elected = roles.into_iter().map(|(role, work)| Elected {
+        role: role.as_str(),
+        identity: identity.clone(),
+        storage: storage.clone(),
+        work,
+        ready: readiness.token(role.as_str()),
+    });
+    Ok(elected.collect())
+}
+
+/// Lets them campaign, each for itself.
+pub(crate) fn start(roles: Vec<Elected>, drain: &Drain) {
+    for role in roles {
+        drain.spawn(role.run(drain.clone()));
     }
-    Ok(())
 }
 
 /// Starts the roles without an API server in this process: over a kubeconfig, elected by etcd if there is one.
@@ -76,14 +79,16 @@ pub(crate) async fn start_apart(args: &Args, readiness: &Readiness, drain: &Drai
         Client::try_from(config.context("the kubeconfig is not usable")?).context("cannot make a client")?;
     let storage: Option<Arc<dyn Storage>> = match &args.store {
         StoreChoice::Embedded => None,
-        StoreChoice::Etcd(endpoints) => Some(Arc::new(store::etcd(endpoints).await?)),
+        StoreChoice::Etcd(endpoints) => Some(Arc::new(store::etcd(endpoints, Offset::default()).await?)),
     };
     let identities = Identities::open(args)?;
-    start(args, storage, &identities.authority(), |_user| Ok(client.clone()), readiness, drain)
+    let client_as = |_user: &str| Ok(client.clone());
+    start(prepare(args, storage, &identities.authority(), client_as, readiness)?, drain);
+    Ok(())
 }
 
 /// A role that runs while it leads.
-struct Elected {
+pub(crate) struct Elected {
     role: &'static str,
     identity: String,
     storage: Option<Arc<dyn Storage>>,

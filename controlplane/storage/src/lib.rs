@@ -8,6 +8,7 @@
 //!   leadership. [`MemoryStorage`], [`EmbeddedStorage`] and [`EtcdStorage`] keep it; one conformance suite checks them all.
 //! * [`Cache`]: the watch cache, the only multi-version structure. Reads, lists at a revision and watches of every
 //!   store come from it.
+//! * [`migrate`]: moves everything to another store.
 //! * [`Object`]: one stored object at one revision, encoded once and shared by all its readers.
 
 mod cache;
@@ -17,6 +18,7 @@ mod feed;
 mod key;
 mod leadership;
 mod memory;
+mod migrate;
 mod object;
 mod revision;
 mod storage;
@@ -28,6 +30,7 @@ pub use etcd::{EtcdConfig, EtcdStorage};
 pub use key::{Key, KeyError, ResourceId};
 pub use leadership::Leadership;
 pub use memory::MemoryStorage;
+pub use migrate::{MigrateError, Migrated, migrate};
 pub use object::{Attributes, AttributesFn, EventKind, Object, no_attributes};
 pub use revision::{Offset, Revision};
 pub use storage::{Batch, Change, Entry, History, Snapshot, Storage, StorageError, Tail, TailError};
