@@ -1,10 +1,10 @@
-//! Fills in the defaults of a structural schema.
+//! Fills in the defaults of a structural schema, and drops nulls that may not be.
 
 use serde_json::Value;
 
 use crate::field::{at, flag, members};
 
-/// Fills in place. A null that may not be one counts as absent where there is a default.
+/// Fills in place. A null that may not be one counts as absent.
 pub(super) fn fill(subject: &mut Value, schema: &Value) {
     match subject {
         Value::Object(object) => {

@@ -162,16 +162,15 @@ impl Check<'_> {
         for inner in items(schema, &["allOf"]) {
             self.value(value, inner, path, false, errors);
         }
+        // Clients know these findings without a field.
+        let nowhere = Path::new("<nil>");
         if at(schema, &["anyOf"]).is_some() && matching("anyOf") == 0 {
-            errors.invalid(
-                path,
-                value.clone(),
-                format!("{path} in body must validate at least one schema (anyOf)"),
-            );
+            let detail = format!("{path} in body must validate at least one schema (anyOf)");
+            errors.invalid(&nowhere, value.clone(), detail);
         }
         if at(schema, &["oneOf"]).is_some() && matching("oneOf") != 1 {
             let detail = format!("{path} in body must validate one and only one schema (oneOf)");
-            errors.invalid(path, value.clone(), detail);
+            errors.invalid(&nowhere, value.clone(), detail);
         }
         if at(schema, &["not"]).is_some_and(|inner| failures(inner) == 0) {
             errors.invalid(path, value.clone(), format!("{path} in body must not validate the schema (not)"));
@@ -257,8 +256,11 @@ fn keyed(list: &[Value], schema: &Value, path: &Path<'_>, errors: &mut Errors) {
     let names: Vec<_> =
         items(schema, &["x-kubernetes-list-map-keys"]).iter().filter_map(Value::as_str).collect();
     for (index, item) in list.iter().enumerate() {
-        let defaulted = |name: &str| at(schema, &["items", "properties", name, "default"]).is_some();
-        for name in names.iter().filter(|name| item.get(**name).is_none() && !defaulted(name)) {
+        let said = |name: &str| {
+            at(schema, &["items", "properties", name, "default"]).is_some()
+                || items(schema, &["items", "required"]).iter().any(|required| required == name)
+        };
+        for name in names.iter().filter(|name| item.get(**name).is_none() && !said(name)) {
             errors.required(&path.index(index).field(name), "this property is in x-kubernetes-list-map-keys");
         }
     }
