@@ -27,9 +27,10 @@ const ALPHABET: &[u8] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 
 /// Waits until the API server has written the objects that every cluster has.
 pub(crate) async fn api_is_ready(client: &Client) {
-    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
     let mut waits = 0;
     loop {
+        tokio::time::sleep(backoff.next_delay()).await;
         let request = http::Request::get("/readyz").body(Vec::new());
         let answer = match request {
             Ok(request) => client.request_text(request).await,
@@ -41,7 +42,6 @@ pub(crate) async fn api_is_ready(client: &Client) {
         if waits % 10 == 0 {
             tracing::warn!(%error, "waiting for the API server to be ready");
         }
-        tokio::time::sleep(backoff.next_delay()).await;
     }
 }
 

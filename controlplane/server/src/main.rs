@@ -53,22 +53,25 @@ async fn run(args: Args, inherited: Vec<TcpListener>, log_level: telemetry::LogL
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider is installed already"))?;
     let (trigger, drain) = Drain::new();
+    // From the beginning: a signal must find its handler while the store is still being opened.
+    let mut stopped = tokio::spawn(signal::shutdown());
     let readiness = Readiness::default();
+    let started = readiness.token("start");
     let admin = admin::start(args.admin, readiness.clone(), log_level, drain.clone()).await?;
     std::fs::create_dir_all(&args.data_dir)
         .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
-
     if let Some(target) = &args.migrate_to {
         return store::migrate_to(&args, target).await;
     }
-    if args.has(Role::Apiserver) {
-        let listeners = listeners::bind(args.bind, inherited)?;
-        serve(&args, listeners, &readiness, &drain).await?;
-    } else {
-        roles::start_apart(&args, &readiness, &drain).await?;
-    }
-
-    let reason = signal::shutdown().await.context("cannot listen for signals")?;
+    let reason = tokio::select! {
+        outcome = start_roles(&args, inherited, &readiness, &drain) => {
+            outcome?;
+            started.ready();
+            stopped.await
+        }
+        reason = &mut stopped => reason,
+    };
+    let reason = reason.context("the signal task ended")?.context("cannot listen for signals")?;
     tracing::info!(reason, "stopping: requests in flight may finish");
     if !trigger.drain(DRAIN).await {
         tracing::warn!(seconds = DRAIN.as_secs(), "some work did not end in time");
@@ -77,11 +80,26 @@ async fn run(args: Args, inherited: Vec<TcpListener>, log_level: telemetry::LogL
     Ok(())
 }
 
+async fn start_roles(
+    args: &Args,
+    inherited: Vec<TcpListener>,
+    readiness: &Readiness,
+    drain: &Drain,
+) -> Result<()> {
+    if args.has(Role::Apiserver) {
+        let listeners = listeners::bind(args.bind, inherited)?;
+        serve(args, listeners, readiness, drain).await
+    } else {
+        roles::start_apart(args, readiness, drain).await
+    }
+}
+
 /// Starts the API server, and the other roles as its clients without a socket.
 async fn serve(args: &Args, listeners: Vec<TcpListener>, readiness: &Readiness, drain: &Drain) -> Result<()> {
+    // The store first: its lock keeps a second process off the data directory.
+    let storage = store::open(args).await?;
     let identities = Identities::open(args)?;
     identities.write_admin_kubeconfig(args)?;
-    let storage = store::open(args).await?;
     let api = ApiServer::open(Arc::clone(&storage), identities.api_server_config(args)?)
         .await
         .context("cannot open the API server")?;
