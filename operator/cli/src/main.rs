@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     match run(Skep::parse().command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", terminal::explain(&error));
             ExitCode::FAILURE
         }
     }

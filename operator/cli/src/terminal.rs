@@ -11,7 +11,11 @@ pub(crate) struct Steps {
     spinner: Option<ProgressBar>,
     since: Instant,
     current: String,
+    said: Option<(Instant, String)>,
 }
+
+/// How often a plain terminal hears about one step.
+const PLAIN_PAUSE: Duration = Duration::from_secs(5);
 
 impl Steps {
     /// No step yet.
@@ -24,13 +28,14 @@ impl Steps {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Self { spinner, since: Instant::now(), current: String::new() }
+        Self { spinner, since: Instant::now(), current: String::new(), said: None }
     }
 
     /// Says what begins now.
     pub(crate) fn begin(&mut self, text: impl Into<String>) {
         self.current = text.into();
         self.since = Instant::now();
+        self.said = None;
         match &self.spinner {
             Some(bar) => {
                 bar.reset_elapsed();
@@ -41,9 +46,15 @@ impl Steps {
     }
 
     /// Says how far the current step is.
-    pub(crate) fn detail(&self, text: &str) {
+    pub(crate) fn detail(&mut self, text: &str) {
         if let Some(bar) = &self.spinner {
             bar.set_message(format!("{}: {text}", self.current));
+            return;
+        }
+        let (last, known) = self.said.get_or_insert_with(|| (self.since, String::new()));
+        if last.elapsed() > PLAIN_PAUSE && known != text {
+            eprintln!("   {}: {text}", self.current);
+            self.said = Some((Instant::now(), text.to_owned()));
         }
     }
 
@@ -79,6 +90,23 @@ impl Drop for Steps {
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{text}");
+}
+
+/// An error's whole chain in one line. Of an answer of the API server only its message: the rest says
+/// the same again.
+pub(crate) fn explain(error: &anyhow::Error) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        if let Some(kube::Error::Api(status)) = cause.downcast_ref() {
+            words.push(status.message.clone());
+            break;
+        }
+        let text = cause.to_string();
+        if !words.iter().any(|known| known.contains(&text)) {
+            words.push(text);
+        }
+    }
+    words.join(": ")
 }
 
 /// `1 node`, `3 nodes`.

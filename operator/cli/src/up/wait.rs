@@ -9,7 +9,7 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep};
 
-use crate::terminal::Steps;
+use crate::terminal::{Steps, explain};
 
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -23,7 +23,7 @@ pub(crate) enum Standing {
 
 /// Waits until `look` says that it holds.
 pub(crate) async fn until<F>(
-    steps: &Steps,
+    steps: &mut Steps,
     patience: Duration,
     what: &str,
     hint: &str,
@@ -37,7 +37,7 @@ where
         let missing = match look().await {
             Ok(Standing::Holds) => return Ok(()),
             Ok(Standing::Missing(what)) => what,
-            Err(error) => format!("{error:#}"),
+            Err(error) => explain(&error),
         };
         steps.detail(&missing);
         if Instant::now() > deadline {
