@@ -11,7 +11,7 @@ use crate::authz::rule::Action;
 use crate::context::Context;
 use crate::request_info::{Query, RequestInfo};
 use crate::state::State;
-use crate::status::{ApiError, qualified};
+use crate::status::ApiError;
 use crate::user::{MASTERS, UserInfo};
 
 /// What is asked for; empty texts mean "none".
@@ -111,9 +111,4 @@ pub fn forbidden(user: &UserInfo, ask: &Ask<'_>, why: &str) -> ApiError {
         message.push_str(why);
     }
     ApiError::forbidden(ask.group, ask.resource, ask.name, &message)
-}
-
-/// Names a resource the way refusals do.
-pub fn resource_name(plural: &str, group: &str) -> String {
-    qualified(plural, group)
 }

@@ -17,6 +17,8 @@ use crate::store::{self, WriteError};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const ATTEMPTS: usize = 5;
+/// Roles written in one transaction.
+const BATCH: usize = 60;
 
 /// Writes what is missing.
 pub async fn run(state: &State) -> ApiResult<()> {
@@ -35,18 +37,32 @@ pub async fn run(state: &State) -> ApiResult<()> {
 }
 
 async fn roles(state: &State) -> ApiResult<()> {
+    let mut ops = Vec::new();
     for seed in seed::seeds() {
         let namespace = seed.object["metadata"]["namespace"].as_str().map(str::to_owned);
         let name = meta::text(&seed.object, "name").to_owned();
         let plural = seed.kind.plural();
+        let resource = resource(state, RBAC, plural)?;
+        let key = store::key(&resource, namespace.as_deref(), &name)?;
         match state.store.value(RBAC, plural, namespace.as_deref(), &name) {
-            None => ensure(state, RBAC, plural, namespace.as_deref(), seed.object).await?,
+            None => {
+                let mut object = seed.object;
+                meta::fill_system_fields(&mut object);
+                meta::order(&mut object);
+                ops.push(Op::Put { key, value: resource.canonical(&object), expect: Expect::Any });
+            }
             Some(present) => {
                 if let Some(merged) = seed::reconcile(&present, &seed.object) {
-                    replace(state, RBAC, plural, namespace.as_deref(), merged).await?;
+                    ops.push(Op::Put { key, value: resource.canonical(&merged), expect: Expect::Any });
                 }
             }
         }
+    }
+    for batch in ops.chunks(BATCH) {
+        state.commit(batch.to_vec()).await.map_err(|error| match error {
+            WriteError::Api(error) => error,
+            WriteError::Conflict(key) => ApiError::stale(RBAC, key.resource().resource(), key.name()),
+        })?;
     }
     Ok(())
 }

@@ -1,8 +1,6 @@
 //! One request on its way through the stages: what it asks (`info`, `query`), who asks (`user`), how the answer is to
 //! look, and the warnings collected on the way.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::HeaderMap;
 use parking_lot::Mutex;
@@ -117,6 +115,3 @@ pub fn check_dry_run<'a>(kind: &'static str, values: impl Iterator<Item = &'a st
     }
     Ok(dry_run)
 }
-
-/// Shared by value among the stages.
-pub type SharedContext = Arc<Context>;

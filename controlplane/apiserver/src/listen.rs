@@ -23,6 +23,8 @@ use crate::pipeline;
 use crate::state::State;
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection may be idle between requests.
+const IDLE: Duration = Duration::from_secs(180);
 /// How long requests in flight may go on after the drain began.
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -151,7 +153,7 @@ async fn connection(stream: TcpStream, state: Arc<State>, acceptor: TlsAcceptor,
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1000).keep_alive_interval(Some(Duration::from_secs(30)));
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
     tokio::pin!(serving);

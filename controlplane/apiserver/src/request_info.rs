@@ -96,7 +96,7 @@ impl RequestInfo {
             .to_owned();
         }
         // HEAD is not a verb of any resource; the dispatcher answers 405.
-        if method == "HEAD" && self.verb == "get" {
+        if method == "HEAD" && matches!(self.verb.as_str(), "get" | "list" | "watch") {
             self.verb = "head".to_owned();
         }
     }

@@ -4,6 +4,7 @@
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod delete_options;
+pub(crate) mod json_patch;
 pub(crate) mod patch;
 pub(crate) mod read;
 pub(crate) mod update;
@@ -34,11 +35,6 @@ impl Target {
     /// The object's name, empty when none is addressed.
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or_default()
-    }
-
-    /// 404 for the object addressed.
-    pub fn not_found(&self) -> ApiError {
-        ApiError::not_found(&self.resource.group, &self.resource.plural, self.name())
     }
 
     /// 403 for the object addressed.

@@ -63,7 +63,7 @@ fn token(state: &State, review: &Value) -> ApiResult<Value> {
         if wanted.is_empty() { vec![state.tokens.issuer()] } else { wanted.iter().map(String::as_str).collect() };
     Ok(match authn::by_token(state, token, &wanted) {
         Some(known) => json!({"authenticated": true, "user": known.user.to_value(), "audiences": known.audiences}),
-        None => json!({"user": {}, "error": "the token is not known, expired, or meant for others"}),
+        None => json!({"user": {}, "error": "invalid bearer token"}),
     })
 }
 

@@ -71,6 +71,7 @@ impl ApiServer {
             bootstrapped: AtomicBool::new(false),
             config,
         });
+        follow::load_seeds(&state);
         follow::load(&state);
         custom_resources::load(&state);
         Ok(Arc::new(Self { state }))

@@ -1,7 +1,5 @@
 //! What every stage can reach: settings, store, registry, policy, keys. Built once, shared by all requests.
 
-use std::sync::Arc;
-
 use parking_lot::RwLock;
 use skep_storage::{Committed, Op};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +55,3 @@ impl State {
         Ok(committed)
     }
 }
-
-/// The state as handlers hold it.
-pub type SharedState = Arc<State>;

@@ -57,13 +57,23 @@ impl Store {
         self.cache.list(&id, namespace, None, None, None).map(|page| page.objects).unwrap_or_default()
     }
 
-    /// Commits and waits until the cache shows it.
+    /// Commits and waits until the cache shows it. After a conflict the cache shows what was in the way, so that the
+    /// caller's next attempt starts from there.
     pub async fn commit(&self, ops: Vec<Op>) -> Result<Committed, WriteError> {
-        self.cache.commit(Transaction::new(ops)).await.map_err(|error| match error {
-            CommitError::Conflict { key, .. } => WriteError::Conflict(key),
-            CommitError::TooLarge { bytes, .. } => WriteError::Api(ApiError::too_large(bytes)),
-            other => WriteError::Api(failed(&other)),
-        })
+        let error = match self.cache.commit(Transaction::new(ops)).await {
+            Ok(committed) => return Ok(committed),
+            Err(error) => error,
+        };
+        match error {
+            CommitError::Conflict { key, .. } => {
+                if let Err(error) = self.cache.fresh().await {
+                    tracing::debug!(%error, "the cache could not catch up after a conflict");
+                }
+                Err(WriteError::Conflict(key))
+            }
+            CommitError::TooLarge { bytes, .. } => Err(WriteError::Api(ApiError::too_large(bytes))),
+            other => Err(WriteError::Api(failed(&other))),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::context::{Context, WriteOptions};
 use crate::media;
 use crate::meta;
 use crate::respond::HttpResponse;
-use crate::rest::Target;
+use crate::rest::{Target, json_patch};
 use crate::rest::update::{Part, write};
 use crate::state::State;
 use crate::status::{ApiError, ApiResult, Cause};
@@ -20,7 +20,7 @@ const SUPPORTED: [&str; 3] =
 #[derive(Debug, Clone)]
 pub enum Patch {
     /// RFC 6902.
-    Json(Value),
+    Json(Vec<Value>),
     /// RFC 7396.
     Merge(Value),
     /// Strategic merge.
@@ -68,8 +68,8 @@ impl Patch {
             "application/json-patch+json" => {
                 let document = parsed()?;
                 match document {
-                    Value::Null => Ok(Self::Json(Value::Array(Vec::new()))),
-                    Value::Array(_) => Ok(Self::Json(document)),
+                    Value::Null => Ok(Self::Json(Vec::new())),
+                    Value::Array(operations) => Ok(Self::Json(operations)),
                     _ => Err(ApiError::bad_request("error decoding patch: a JSON patch is a list of operations")),
                 }
             }
@@ -89,7 +89,7 @@ impl Patch {
     /// The patched document.
     pub fn apply(&self, schema: &skep_registry::Schema, current: &Value) -> ApiResult<Value> {
         match self {
-            Self::Json(operations) => skep_registry::patch::json(current.clone(), operations)
+            Self::Json(operations) => json_patch::apply(current.clone(), operations)
                 .map_err(|error| ApiError::unprocessable(error.to_string())),
             Self::Merge(patch) => Ok(skep_registry::patch::merge(current.clone(), patch)),
             Self::Strategic(patch) => skep_registry::patch::strategic_merge(schema, current, patch)
