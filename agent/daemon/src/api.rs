@@ -3,7 +3,7 @@
 //! Watches never end: they are resumed and re-listed by kube's watcher, with backoff, for as long as the server is
 //! away. What a re-list brings is one [`Change::Replace`], so that nobody prunes on half a list.
 
-use std::{fmt::Debug, path::Path};
+use std::{fmt::Debug, path::Path, time::Duration};
 
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::{
@@ -20,6 +20,7 @@ use kube::{
 use skep_api::NodeEndpoints;
 use skep_loadbalancer as lb;
 use skep_model::{NamespacedName, NodeName};
+use skep_runtime::Backoff;
 use tokio::sync::mpsc;
 
 use crate::facts::{NodeFacts, PodFacts};
@@ -28,6 +29,26 @@ use crate::facts::{NodeFacts, PodFacts};
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
 /// Events that may wait before watches are slowed down.
 pub(crate) const QUEUE: usize = 1024;
+
+/// Shortest and longest wait before a watch is tried again: a server that is back should be noticed within seconds.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
+
+/// Our backoff as kube's watcher wants it.
+struct Patience(Backoff);
+
+impl Iterator for Patience {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.0.next_delay())
+    }
+}
+
+impl kube::runtime::utils::Backoff for Patience {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
 
 /// What a watch says.
 #[derive(Debug)]
@@ -87,7 +108,7 @@ async fn watch<O, K, T>(
 ) where
     O: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
-    let stream = watcher(api, config).default_backoff();
+    let stream = watcher(api, config).backoff(Patience(Backoff::new(RETRY.0, RETRY.1)));
     pin_mut!(stream);
     let mut listed = Vec::new();
     while let Some(event) = stream.next().await {

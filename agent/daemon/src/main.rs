@@ -62,13 +62,15 @@ use crate::{
     report::Reporter,
 };
 
+/// The client's own lines repeat what the watches report.
+const LOG: &str = "info,kube_client=off";
 /// How long tasks may take to end.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let log_level = telemetry::init("info", LogFormat::Text);
+    let log_level = telemetry::init(LOG, LogFormat::Text);
     let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (trigger, drain) = Drain::new();
     let outcome = tokio::select! {

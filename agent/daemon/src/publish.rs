@@ -57,7 +57,7 @@ pub(crate) fn spec(
 /// Writes every publication that `wanted` holds, the newest only, for ever.
 pub(crate) async fn run(client: Client, name: NodeName, mut wanted: watch::Receiver<Publication>) {
     let api: Api<NodeEndpoints> = Api::all(client);
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(15));
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
     let mut written = None;
     loop {
         tokio::time::sleep(COALESCE).await;
