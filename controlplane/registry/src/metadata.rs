@@ -82,7 +82,6 @@ pub(crate) fn validate(object: &Value, namespaced: bool, rule: NameRule, errors:
     template(metadata, &path, errors);
     owners(metadata, &path, errors);
     finalizers(metadata, &path, errors);
-    managed_fields(metadata, &path, errors);
 }
 
 /// Checks what a pod template's metadata shares with an object's.
@@ -169,24 +168,6 @@ fn finalizers(metadata: &Value, path: &Path<'_>, errors: &mut Errors) {
             Value::Array(names.to_vec()),
             "finalizers orphan and foregroundDeletion exclude each other",
         );
-    }
-}
-
-fn managed_fields(metadata: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let path = path.field("managedFields");
-    for (i, entry) in items(metadata, &["managedFields"]).iter().enumerate() {
-        let path = path.index(i);
-        let operation = text(entry, &["operation"]);
-        if !matches!(operation, "Apply" | "Update") {
-            errors.invalid(&path.field("operation"), operation, "must be `Apply` or `Update`");
-        }
-        let kind = text(entry, &["fieldsType"]);
-        if !kind.is_empty() && kind != "FieldsV1" {
-            errors.invalid(&path.field("fieldsType"), kind, "must be `FieldsV1`");
-        }
-        if text(entry, &["manager"]).len() > 128 {
-            errors.too_long(&path.field("manager"), 128);
-        }
     }
 }
 

@@ -97,6 +97,15 @@ impl Resource {
         self.subresources.iter().find(|s| &*s.name == name)
     }
 
+    /// Whether an update may leave out the resourceVersion, and then overwrites whatever is there.
+    #[must_use]
+    pub fn allows_unconditional_update(&self) -> bool {
+        match &self.behaviour {
+            Behaviour::Builtin(strategy) => strategy.unconditional_update,
+            Behaviour::Custom(_) => false,
+        }
+    }
+
     /// Whether it serves the verb.
     #[must_use]
     pub fn has_verb(&self, verb: &str) -> bool {
@@ -192,7 +201,9 @@ impl Resource {
     #[must_use]
     pub fn validate_create(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Errors::new();
-        metadata::validate(object, self.namespaced, self.name_rule(), &mut errors);
+        if self.has_verb("get") {
+            metadata::validate(object, self.namespaced, self.name_rule(), &mut errors);
+        }
         self.validate_content(object, None, &mut errors);
         errors.into_vec()
     }

@@ -21,6 +21,8 @@ pub(crate) struct Strategy {
     pub(crate) generation: bool,
     /// Its status is written through the status subresource only.
     pub(crate) status: bool,
+    /// An update may leave out the resourceVersion.
+    pub(crate) unconditional_update: bool,
     /// Fields that a field selector may name, besides name and namespace.
     pub(crate) selectable: &'static [&'static str],
     /// Fills in what the request left out.
@@ -51,6 +53,7 @@ impl Strategy {
         name: NameRule::Subdomain,
         generation: false,
         status: false,
+        unconditional_update: true,
         selectable: &[],
         default: |_| {},
         prepare_create: |_| {},

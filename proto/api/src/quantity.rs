@@ -108,6 +108,14 @@ impl Quantity {
         self.nanos % (NANOS / 1000) == 0
     }
 
+    /// Without parts finer than a thousandth, rounded up.
+    #[must_use]
+    pub fn rounded_to_milli(self) -> Self {
+        let unit = NANOS / 1000;
+        let up = self.nanos.div_euclid(unit) + i128::from(self.nanos.rem_euclid(unit) != 0);
+        Self { nanos: up * unit, format: self.format }
+    }
+
     fn rounded_up(&self, unit: i128) -> i64 {
         let up = self.nanos.div_euclid(unit) + i128::from(self.nanos.rem_euclid(unit) != 0);
         i64::try_from(up).unwrap_or(if up > 0 { i64::MAX } else { i64::MIN })
@@ -343,6 +351,7 @@ mod tests {
         assert_eq!((cpu.value(), cpu.milli()), (2, 1500));
         assert_eq!("100m".parse::<Quantity>().unwrap().value(), 1);
         assert!(!cpu.is_whole());
+        assert_eq!("500u".parse::<Quantity>().unwrap().rounded_to_milli().to_string(), "1m");
     }
 
     #[test]

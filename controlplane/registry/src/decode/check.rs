@@ -118,6 +118,10 @@ fn walk_map(
             *member = Value::from("");
             continue;
         }
+        if matches!(values.kind(), Kind::Quantity) {
+            quantity(member, true)?;
+            continue;
+        }
         walk(member, values, &path.field(key), findings, owner)?;
     }
     Ok(())
@@ -151,7 +155,7 @@ fn scalar(value: &mut Value, schema: SchemaRef<'_>, path: &Path<'_>, owner: &str
         Kind::Int64 => whole(value).is_some(),
         Kind::Double => value.is_number(),
         Kind::IntOrString => value.is_string() || whole(value).is_some_and(|n| i32::try_from(n).is_ok()),
-        Kind::Quantity => return quantity(value),
+        Kind::Quantity => return quantity(value, false),
         Kind::Time => return timestamp(value, time::seconds),
         Kind::MicroTime => return timestamp(value, time::micros),
         Kind::Bytes => return base64(value, schema, path, owner),
@@ -174,7 +178,8 @@ fn whole(value: &Value) -> Option<i64> {
     value.as_i64()
 }
 
-fn quantity(value: &mut Value) -> Result<(), String> {
+/// Writes the canonical form. Amounts of named resources have no parts finer than a thousandth.
+fn quantity(value: &mut Value, of_resource: bool) -> Result<(), String> {
     let text = match &*value {
         Value::String(s) => s.trim().to_owned(),
         Value::Number(n) => n.to_string(),
@@ -182,7 +187,8 @@ fn quantity(value: &mut Value) -> Result<(), String> {
         other => other.to_string(),
     };
     let parsed = text.parse::<Quantity>().map_err(|e| e.to_string())?;
-    *value = Value::from(parsed.to_string());
+    let kept = if of_resource { parsed.rounded_to_milli() } else { parsed };
+    *value = Value::from(kept.to_string());
     Ok(())
 }
 

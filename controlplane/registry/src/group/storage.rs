@@ -66,6 +66,7 @@ static CLASSES: Strategy = Strategy {
 };
 
 static DRIVERS: Strategy = Strategy {
+    unconditional_update: false,
     default: |driver| {
         let spec = object(driver, "spec");
         fill(spec, "attachRequired", true);
@@ -101,13 +102,17 @@ static DRIVERS: Strategy = Strategy {
         }
     },
     validate_change: |new, old, errors| {
-        check::immutable(
-            &new["spec"],
-            &old["spec"],
-            &["attachRequired", "fsGroupPolicy", "volumeLifecycleModes"],
-            &Path::new("spec"),
-            errors,
-        );
+        let path = Path::new("spec");
+        let (now, before) = (&new["spec"], &old["spec"]);
+        check::immutable(now, before, &["fsGroupPolicy", "volumeLifecycleModes"], &path, errors);
+        if now.get("attachRequired") != before.get("attachRequired") {
+            // The field's name in errors is not its name in JSON; clients know it so.
+            errors.invalid(
+                &path.field("attachedRequired"),
+                now["attachRequired"].clone(),
+                "field is immutable",
+            );
+        }
     },
     warnings: |driver, out| {
         if !items(driver, &["spec", "tokenRequests"]).is_empty()
@@ -140,6 +145,7 @@ static DRIVERS: Strategy = Strategy {
 };
 
 static NODES: Strategy = Strategy {
+    unconditional_update: false,
     default: |node| fill(object(node, "spec"), "drivers", Value::Null),
     validate: csi_node,
     row: |node, now| {
@@ -178,6 +184,7 @@ fn csi_node(node: &Value, errors: &mut Errors) {
 }
 
 static ATTACHMENTS: Strategy = Strategy {
+    unconditional_update: false,
     status: true,
     prepare_create: |attachment| attachment["status"] = json!({"attached": false}),
     validate: |attachment, errors| {
@@ -218,6 +225,7 @@ static ATTACHMENTS: Strategy = Strategy {
 };
 
 static CAPACITIES: Strategy = Strategy {
+    unconditional_update: false,
     validate: |capacity, errors| {
         let root = Path::ROOT;
         check::selector(capacity.get("nodeTopology"), &root.field("nodeTopology"), errors);
@@ -236,6 +244,7 @@ static CAPACITIES: Strategy = Strategy {
 };
 
 static ATTRIBUTES: Strategy = Strategy {
+    unconditional_update: false,
     validate: |class, errors| {
         check::required(class, "driverName", &Path::ROOT, errors);
     },

@@ -58,6 +58,11 @@ fn merge_map(
         let Value::Array(keep) = keep else { return malformed(format!("{RETAIN} must be a list: {keep}")) };
         original.retain(|name, _| keep.iter().any(|k| k == name));
     }
+    let before: Vec<(&str, Vec<Value>)> = patch
+        .keys()
+        .filter_map(|key| key.strip_prefix(ORDER))
+        .map(|name| (name, original.get(name).and_then(Value::as_array).cloned().unwrap_or_default()))
+        .collect();
     for (key, value) in patch {
         if key == PATCH || key == RETAIN {
             continue;
@@ -65,13 +70,11 @@ fn merge_map(
         if let Some(name) = key.strip_prefix(DELETE_FROM) {
             delete_primitives(&mut original, name, value)?;
         } else if !key.starts_with(ORDER) {
-            merge_member(schema, &mut original, key, value, patch)?;
+            merge_member(schema, &mut original, key, value)?;
         }
     }
-    for (key, order) in patch {
-        if let Some(name) = key.strip_prefix(ORDER) {
-            reorder(schema, &mut original, name, order, patch.get(name))?;
-        }
+    for (name, list) in before {
+        reorder(schema, &mut original, name, patch, &list)?;
     }
     Ok(original)
 }
@@ -81,7 +84,6 @@ fn merge_member(
     original: &mut Members,
     key: &str,
     value: &Value,
-    _patch: &Members,
 ) -> Result<(), PatchError> {
     let inner = schema.and_then(|s| s.field(key));
     match value {
@@ -131,9 +133,17 @@ fn merge_list(
     match strategy.and_then(|s| s.merge_key.as_deref()) {
         Some(key) if items.is_some_and(|i| matches!(i.kind(), Kind::Object(_))) => {
             let keys = identity(schema, key);
-            merge_items(items, original, patch, &keys)
+            let before = original.clone();
+            let merged = merge_items(items, original, patch, &keys)?;
+            Ok(ordered(merged, patch, &before, |a, b| same_item(items, a, b, &keys)))
         }
-        _ => Ok(merge_scalars(original, patch)),
+        _ => {
+            if let Some(wrong) = patch.iter().find(|v| v.is_object()) {
+                return malformed(format!("a list of plain values cannot take {wrong}"));
+            }
+            let merged = merge_scalars(original.clone(), patch);
+            Ok(ordered(merged, patch, &original, |a, b| a == b))
+        }
     }
 }
 
@@ -217,15 +227,16 @@ fn reorder(
     schema: Option<SchemaRef<'_>>,
     original: &mut Members,
     name: &str,
-    order: &Value,
-    patch: Option<&Value>,
+    patch: &Members,
+    before: &[Value],
 ) -> Result<(), PatchError> {
-    let Value::Array(order) = order else { return malformed(format!("{ORDER}{name} must be a list")) };
+    let Some(Value::Array(order)) = patch.get(&format!("{ORDER}{name}")) else {
+        return malformed(format!("{ORDER}{name} must be a list"));
+    };
     let field = schema.and_then(|s| s.field(name));
     let items = field.and_then(|f| f.items());
-    let keys = field
-        .and_then(|f| f.patch().merge_key.as_deref().map(|key| identity(Some(f), key)))
-        .unwrap_or_default();
+    let key = field.and_then(|f| f.patch().merge_key.as_deref());
+    let keys = key.map(|key| identity(field, key)).unwrap_or_default();
     let same = |item: &Value, wanted: &Value| {
         if wanted.is_object() {
             !keys.is_empty() && same_item(items, item, wanted, &keys)
@@ -233,45 +244,48 @@ fn reorder(
             item == wanted
         }
     };
-    let Some(Value::Array(list)) = original.get_mut(name) else { return Ok(()) };
-    if let Some(Value::Array(changes)) = patch {
+    if let Some(Value::Array(changes)) = patch.get(name) {
         let missing = changes
             .iter()
             .filter(|c| !is_directive(c, "delete") && !is_directive(c, "replace"))
             .any(|c| !order.iter().any(|wanted| same(c, wanted)));
         if missing {
-            return malformed(format!(
-                "The order in patch list: {changes:?} doesn't match {ORDER}{name} list"
-            ));
+            return malformed(format!("the list {name} holds items that {ORDER}{name} does not"));
         }
     }
-    *list = ordered(std::mem::take(list), order, same);
+    if let Some(Value::Array(list)) = original.get_mut(name) {
+        *list = ordered(std::mem::take(list), order, before, same);
+    }
     Ok(())
 }
 
-/// The listed items in the given order; each other item stays behind the one it stood behind before.
-fn ordered(list: Vec<Value>, order: &[Value], same: impl Fn(&Value, &Value) -> bool) -> Vec<Value> {
-    let rank = |item: &Value| order.iter().position(|wanted| same(item, wanted));
-    let mut listed: Vec<(usize, Value)> = Vec::new();
-    let mut others: Vec<(Option<usize>, Value)> = Vec::new();
-    let mut behind = None;
-    for item in list {
-        match rank(&item) {
-            Some(at) => {
-                behind = Some(at);
-                listed.push((at, item));
-            }
-            None => others.push((behind, item)),
-        }
+/// Orders a merged list: the items that the patch names in its order, the others in the original's. Where both orders
+/// say nothing about two items, the patch's comes first.
+fn ordered(
+    list: Vec<Value>,
+    order: &[Value],
+    original: &[Value],
+    same: impl Fn(&Value, &Value) -> bool,
+) -> Vec<Value> {
+    let rank = |item: &Value, list: &[Value]| list.iter().position(|other| same(item, other));
+    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
+        list.into_iter().partition(|item| rank(item, order).is_some());
+    named.sort_by_key(|item| rank(item, order));
+    others.sort_by_key(|item| rank(item, original));
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    let mut out = Vec::new();
+    loop {
+        let other_first = match (others.peek(), named.peek()) {
+            (None, None) => return out,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (Some(other), Some(name)) => match (rank(other, original), rank(name, original)) {
+                (Some(other), Some(name)) => other < name,
+                _ => false,
+            },
+        };
+        out.extend(if other_first { others.next() } else { named.next() });
     }
-    listed.sort_by_key(|(at, _)| *at);
-    let mut out: Vec<Value> = Vec::with_capacity(listed.len() + others.len());
-    out.extend(others.iter().filter(|(b, _)| b.is_none()).map(|(_, v)| v.clone()));
-    for (at, item) in listed {
-        out.push(item);
-        out.extend(others.iter().filter(|(b, _)| *b == Some(at)).map(|(_, v)| v.clone()));
-    }
-    out
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ const KEPT_STRINGS: &[&str] = &[
     "runtimeClassName",
     "loadBalancerClass",
     "value",
+    "timeZone",
 ];
 /// Truth values that are dropped when false.
 const DROPPED_BOOLS: &[&str] = &[

@@ -22,8 +22,16 @@ const COUNTS: &[&str] = &[
     "numberUnavailable",
 ];
 
+const TEMPLATE_COUNT: &str = "deprecated.daemonset.template.generation";
+
 pub(crate) static STRATEGY: Strategy = Strategy {
     default,
+    prepare_create: |daemons| count_templates(daemons, 1),
+    prepare_update: |new, old| {
+        let before = text(old, &["metadata", "annotations", TEMPLATE_COUNT]).parse().unwrap_or(0);
+        let changed = at(new, &["spec", "template"]) != at(old, &["spec", "template"]);
+        count_templates(new, before + i64::from(changed));
+    },
     validate,
     validate_change: super::selector_change,
     validate_status: |new, _, errors| {
@@ -47,6 +55,11 @@ pub(crate) static STRATEGY: Strategy = Strategy {
     },
     ..Strategy::WITH_STATUS
 };
+
+/// Old clients read how often the template changed.
+fn count_templates(daemons: &mut Value, count: i64) {
+    object(object(daemons, "metadata"), "annotations")[TEMPLATE_COUNT] = count.to_string().into();
+}
 
 fn default(daemons: &mut Value) {
     let spec = object(daemons, "spec");

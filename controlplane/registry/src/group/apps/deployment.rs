@@ -24,6 +24,7 @@ const COUNTS: &[&str] = &[
 pub(crate) static STRATEGY: Strategy = Strategy {
     default,
     validate,
+    prepare_status: |new, old| crate::field::copy("labels", &old["metadata"], &mut new["metadata"]),
     validate_change: super::selector_change,
     validate_status: |new, _, errors| super::status_counts(new, &COUNTS[..6], errors),
     warnings: super::warnings,

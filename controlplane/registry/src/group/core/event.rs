@@ -44,7 +44,7 @@ pub(crate) static STRATEGY: Strategy = Strategy {
     default,
     validate: |event, errors| {
         if at(event, &["eventTime"]).is_some() {
-            validate_new(&|name| event.get(name), errors);
+            validate_new(&|name| event.get(name), "reportingComponent", errors);
         } else {
             namespace(event, &event["involvedObject"], errors);
         }
@@ -59,7 +59,7 @@ pub(crate) static NEW_GROUP: Strategy = Strategy {
     selectable: NEW_SELECTABLE,
     default: default_new,
     validate: |event, errors| {
-        validate_new(&|name| event.get(new_name(name)), errors);
+        validate_new(&|name| event.get(new_name(name)), "reportingController", errors);
         kind_of_type(event, errors);
         if int(event, &["deprecatedCount"]).is_some_and(|c| c != 0) {
             errors.invalid(&Path::new("count"), event["deprecatedCount"].clone(), "needs to be unset");
@@ -140,16 +140,16 @@ fn namespace(event: &Value, involved: &Value, errors: &mut Errors) {
 }
 
 /// The rules of newer events, under the core field names.
-fn validate_new<'a>(field: &dyn Fn(&str) -> Option<&'a Value>, errors: &mut Errors) {
+fn validate_new<'a>(field: &dyn Fn(&str) -> Option<&'a Value>, component_field: &str, errors: &mut Errors) {
     let word = |name: &str| field(name).and_then(Value::as_str).unwrap_or_default();
     if field("eventTime").is_none_or(Value::is_null) {
         errors.required(&Path::new("eventTime"), "");
     }
     let component = word("reportingComponent");
     if component.is_empty() {
-        errors.required(&Path::new("reportingComponent"), "");
+        errors.required(&Path::new(component_field), "");
     }
-    check::qualified_name(component, &Path::new("reportingComponent"), errors);
+    check::qualified_name(component, &Path::new(component_field), errors);
     for (name, limit) in [("reportingInstance", 128), ("action", 128), ("reason", 128)] {
         if word(name).is_empty() {
             errors.required(&Path::new(name), "");

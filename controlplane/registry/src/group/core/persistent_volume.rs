@@ -39,7 +39,10 @@ pub(crate) static STRATEGY: Strategy = Strategy {
         }
         fill(object(volume, "status"), "phase", "Pending");
     },
-    prepare_create: |volume| volume["status"] = json!({"phase": "Pending"}),
+    prepare_create: |volume| {
+        let since = volume["metadata"].get("creationTimestamp").cloned().unwrap_or_default();
+        volume["status"] = json!({"phase": "Pending", "lastPhaseTransitionTime": since});
+    },
     validate,
     validate_change: |new, old, errors| {
         let path = Path::new("spec");

@@ -44,6 +44,9 @@ fn default(rc: &mut Value) {
     }
     let spec = object(rc, "spec");
     fill(spec, "replicas", 1);
+    if spec.get("minReadySeconds").is_some_and(|s| s == 0) {
+        crate::field::remove(spec, "minReadySeconds");
+    }
     if at(spec, &["template"]).is_some() {
         fill(&mut spec["template"], "metadata", Map::new());
         pod_spec::default::template(&mut spec["template"]);

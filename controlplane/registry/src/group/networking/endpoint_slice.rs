@@ -31,6 +31,11 @@ pub(crate) static STRATEGY: Strategy = Strategy {
             fill(slice, name, Value::Null);
         }
     },
+    prepare_create: |slice| {
+        for endpoint in items_mut(slice, &["endpoints"]) {
+            crate::field::remove(endpoint, "deprecatedTopology");
+        }
+    },
     validate,
     validate_change: |new, old, errors| check::immutable(new, old, &["addressType"], &Path::ROOT, errors),
     row: cells,

@@ -11,6 +11,7 @@ use crate::row;
 use crate::strategy::Strategy;
 
 pub(crate) static STRATEGY: Strategy = Strategy {
+    unconditional_update: false,
     name: NameRule::Any,
     validate,
     validate_change: |new, old, errors| {

@@ -10,6 +10,7 @@ use crate::row;
 use crate::strategy::Strategy;
 
 pub(crate) static STRATEGY: Strategy = Strategy {
+    unconditional_update: false,
     status: true,
     validate,
     validate_change: |new, old, errors| {

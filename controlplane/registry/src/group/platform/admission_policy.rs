@@ -10,7 +10,10 @@ use crate::path::Path;
 use crate::row;
 use crate::strategy::Strategy;
 
+const REASONS: &[&str] = &["Forbidden", "Invalid", "RequestEntityTooLarge", "Unauthorized"];
+
 pub(crate) static VALIDATING: Strategy = Strategy {
+    unconditional_update: false,
     default: |policy| {
         if let Some(spec) = policy.get_mut("spec") {
             fill_empty(spec, "failurePolicy", "Fail");
@@ -30,7 +33,17 @@ pub(crate) static VALIDATING: Strategy = Strategy {
         }
         let list = path.field("validations");
         for (i, validation) in items(spec, &["validations"]).iter().enumerate() {
-            check::required(validation, "expression", &list.index(i), errors);
+            let path = list.index(i);
+            check::required(validation, "expression", &path, errors);
+            check::one_of(validation, "reason", REASONS, &path, errors);
+        }
+        let list = path.field("auditAnnotations");
+        for (i, annotation) in items(spec, &["auditAnnotations"]).iter().enumerate() {
+            let path = list.index(i);
+            if check::required(annotation, "key", &path, errors) {
+                check::qualified_name(text(annotation, &["key"]), &path.field("key"), errors);
+            }
+            check::required(annotation, "valueExpression", &path, errors);
         }
     },
     row: |policy, now| policy_cells(policy, "validations", now),
@@ -38,6 +51,7 @@ pub(crate) static VALIDATING: Strategy = Strategy {
 };
 
 pub(crate) static MUTATING: Strategy = Strategy {
+    unconditional_update: false,
     status: false,
     default: |policy| {
         (VALIDATING.default)(policy);
@@ -57,6 +71,7 @@ pub(crate) static MUTATING: Strategy = Strategy {
 };
 
 pub(crate) static BINDINGS: Strategy = Strategy {
+    unconditional_update: false,
     generation: true,
     default: |binding| {
         if let Some(resources) = binding.get_mut("spec").and_then(|s| s.get_mut("matchResources")) {
@@ -120,8 +135,25 @@ fn validate_policy(policy: &Value, errors: &mut Errors) {
     let list = path.field("matchConditions");
     for (i, condition) in items(spec, &["matchConditions"]).iter().enumerate() {
         let path = list.index(i);
-        check::required(condition, "name", &path, errors);
+        if check::required(condition, "name", &path, errors) {
+            check::qualified_name(text(condition, &["name"]), &path.field("name"), errors);
+        }
         check::required(condition, "expression", &path, errors);
+    }
+    let list = path.field("variables");
+    for (i, variable) in items(spec, &["variables"]).iter().enumerate() {
+        let path = list.index(i);
+        let name = text(variable, &["name"]);
+        let identifier = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && !name.starts_with(|c: char| c.is_ascii_digit());
+        if check::required(variable, "name", &path, errors) && !identifier {
+            errors.invalid(
+                &path.field("name"),
+                name,
+                "must be an identifier of letters, digits and underscores",
+            );
+        }
+        check::required(variable, "expression", &path, errors);
     }
 }
 
@@ -140,6 +172,8 @@ fn validate_binding(binding: &Value, errors: &mut Errors) {
     for (i, action) in actions.iter().filter_map(Value::as_str).enumerate() {
         if !matches!(action, "Audit" | "Deny" | "Warn") {
             errors.not_supported(&list.index(i), action, &["Audit", "Deny", "Warn"]);
+        } else if actions[..i].iter().any(|a| a == action) {
+            errors.duplicate(&list.index(i), action);
         }
     }
     if actions.iter().any(|a| a == "Deny") && actions.iter().any(|a| a == "Warn") {
@@ -147,11 +181,17 @@ fn validate_binding(binding: &Value, errors: &mut Errors) {
     }
     if let Some(parameter) = at(spec, &["paramRef"]) {
         let path = path.field("paramRef");
-        let named = !text(parameter, &["name"]).is_empty();
-        if named == at(parameter, &["selector"]).is_some() {
-            errors
-                .forbidden(&path.field("name"), "name and selector are mutually exclusive, one is required");
+        let selected = at(parameter, &["selector"]).is_some();
+        match (!text(parameter, &["name"]).is_empty(), selected) {
+            (true, true) => {
+                for name in ["name", "selector"] {
+                    errors.forbidden(&path.field(name), "name and selector are mutually exclusive");
+                }
+            }
+            (false, false) => errors.required(&path, "one of name or selector must be specified"),
+            _ => {}
         }
+        check::one_of(parameter, "parameterNotFoundAction", &["Allow", "Deny"], &path, errors);
         check::required(parameter, "parameterNotFoundAction", &path, errors);
     }
 }

@@ -13,6 +13,7 @@ use crate::strategy::Strategy;
 mod structural;
 
 pub(crate) static STRATEGY: Strategy = Strategy {
+    unconditional_update: false,
     default,
     prepare_create: |definition| {
         let stored: Vec<Value> = items(definition, &["spec", "versions"])
@@ -84,7 +85,39 @@ fn validate(definition: &Value, errors: &mut Errors) {
     check::required_one_of(spec, "scope", &["Cluster", "Namespaced"], &path, errors);
     names(&spec["names"], &path.field("names"), errors);
     versions(definition, &path, errors);
-    check::one_of(&spec["conversion"], "strategy", &["None", "Webhook"], &path.field("conversion"), errors);
+    conversion(&spec["conversion"], &path.field("conversion"), errors);
+    if flag(spec, &["preserveUnknownFields"]) {
+        errors.invalid(
+            &path.field("preserveUnknownFields"),
+            true,
+            "must be false: use x-kubernetes-preserve-unknown-fields in schemas",
+        );
+    }
+    approval(definition, group, errors);
+}
+
+fn conversion(conversion: &Value, path: &Path<'_>, errors: &mut Errors) {
+    check::one_of(conversion, "strategy", &["None", "Webhook"], path, errors);
+    if text(conversion, &["strategy"]) == "Webhook" {
+        if at(conversion, &["webhook", "clientConfig"]).is_none() {
+            errors.required(&path.field("webhookClientConfig"), "required when strategy is set to Webhook");
+        }
+        if items(conversion, &["webhook", "conversionReviewVersions"]).is_empty() {
+            errors.required(&path.field("conversionReviewVersions"), "");
+        }
+    }
+}
+
+/// Groups of the Kubernetes project itself need a pointer to their approval.
+fn approval(definition: &Value, group: &str, errors: &mut Errors) {
+    const KEY: &str = "api-approved.kubernetes.io";
+    let protected =
+        ["k8s.io", "kubernetes.io"].iter().any(|d| group == *d || group.ends_with(&format!(".{d}")));
+    if protected && text(definition, &["metadata", "annotations", KEY]).is_empty() {
+        let metadata = Path::new("metadata");
+        let annotations = metadata.field("annotations");
+        errors.required(&annotations.key(KEY), "protected groups must have approval annotation");
+    }
 }
 
 fn names(names: &Value, path: &Path<'_>, errors: &mut Errors) {
@@ -125,12 +158,20 @@ fn names(names: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn versions(definition: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let list = path.field("versions");
+/// Errors about a definition's only version name no version.
+fn place<'a>(spec: &'a Path<'a>, version: &'a Path<'a>, count: usize) -> &'a Path<'a> {
+    if count == 1 { spec } else { version }
+}
+
+fn versions(definition: &Value, spec: &Path<'_>, errors: &mut Errors) {
+    let list = spec.field("versions");
     let versions = items(definition, &["spec", "versions"]);
     let stored = versions.iter().filter(|v| flag(v, &["storage"])).count();
+    let status = Path::new("status");
+    let stored_place = status.field("storedVersions");
     if stored != 1 {
         errors.invalid(&list, versions.to_vec(), "must have exactly one version marked as storage version");
+        errors.invalid(&stored_place, stored, "must have exactly one storage version");
     }
     let mut names: Vec<&str> = Vec::new();
     for (i, version) in versions.iter().enumerate() {
@@ -138,43 +179,31 @@ fn versions(definition: &Value, path: &Path<'_>, errors: &mut Errors) {
         let name = text(version, &["name"]);
         if !format::is_service_name(name) {
             errors.invalid(&path.field("name"), name, "must be a DNS-1035 label");
+            if i == 0 {
+                errors.invalid(&spec.field("version"), name, "must be a DNS-1035 label");
+            }
         }
         if names.contains(&name) {
             errors.invalid(&list, versions.to_vec(), "must contain unique version names");
         }
         names.push(name);
-        schema(version, &path, errors);
-        columns(version, &path, errors);
-        if let Some(scale) = at(version, &["subresources", "scale"]) {
-            let place = path.field("subresources");
-            let place = place.field("scale");
-            for (name, prefix) in [("specReplicasPath", ".spec."), ("statusReplicasPath", ".status.")] {
-                let value = text(scale, &[name]);
-                if value.is_empty() {
-                    errors.required(&place.field(name), "");
-                } else if !value.starts_with(prefix) {
-                    errors.invalid(
-                        &place.field(name),
-                        value,
-                        format!("should be a json path under {prefix}"),
-                    );
-                }
-            }
-        }
+        let shared = place(spec, &path, versions.len());
+        schema(version, shared, versions.len() == 1, errors);
+        columns(version, shared, errors);
+        scale(version, shared, errors);
+        selectable(version, shared, errors);
     }
-    let path = Path::new("status");
-    let place = path.field("storedVersions");
     for (i, stored) in
         items(definition, &["status", "storedVersions"]).iter().filter_map(Value::as_str).enumerate()
     {
         if !names.contains(&stored) {
-            errors.invalid(&place.index(i), stored, "must appear in spec.versions");
+            errors.invalid(&stored_place.index(i), stored, "must appear in spec.versions");
         }
     }
 }
 
-fn schema(version: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let path = path.field("schema");
+fn schema(version: &Value, path: &Path<'_>, alone: bool, errors: &mut Errors) {
+    let path = path.field(if alone { "validation" } else { "schema" });
     let place = path.field("openAPIV3Schema");
     let Some(schema) = at(version, &["schema", "openAPIV3Schema"]) else {
         return errors.required(&place, "schemas are required");
@@ -182,18 +211,59 @@ fn schema(version: &Value, path: &Path<'_>, errors: &mut Errors) {
     structural::validate(schema, &place, errors);
 }
 
+fn scale(version: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let Some(scale) = at(version, &["subresources", "scale"]) else { return };
+    let place = path.field("subresources");
+    let place = place.field("scale");
+    for (name, prefix) in [("specReplicasPath", ".spec."), ("statusReplicasPath", ".status.")] {
+        let value = text(scale, &[name]);
+        if value.is_empty() {
+            errors.required(&place.field(name), "");
+        } else if !value.starts_with(prefix) {
+            errors.invalid(&place.field(name), value, format!("should be a json path under {prefix}"));
+        }
+    }
+}
+
+fn selectable(version: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let list = path.field("selectableFields");
+    for (i, field) in items(version, &["selectableFields"]).iter().enumerate() {
+        let path = list.index(i);
+        let place = path.field("jsonPath");
+        let json_path = text(field, &["jsonPath"]);
+        let steps = json_path.trim_start_matches('.').split('.');
+        let root = at(version, &["schema", "openAPIV3Schema"]);
+        let found = steps.fold(root, |schema, step| at(schema?, &["properties", step]));
+        let scalar = found.is_some_and(|s| matches!(text(s, &["type"]), "boolean" | "integer" | "string"));
+        if json_path.is_empty() {
+            errors.required(&place, "");
+        } else if !scalar || !json_path.starts_with('.') {
+            errors.invalid(&place, json_path, "must name a field of type boolean, integer or string");
+        }
+    }
+}
+
 fn columns(version: &Value, path: &Path<'_>, errors: &mut Errors) {
     let list = path.field("additionalPrinterColumns");
     for (i, column) in items(version, &["additionalPrinterColumns"]).iter().enumerate() {
         let path = list.index(i);
         check::required(column, "name", &path, errors);
-        let kinds = ["boolean", "date", "integer", "number", "string"];
-        check::required_one_of(column, "type", &kinds, &path, errors);
+        let kind = text(column, &["type"]);
+        if kind.is_empty() {
+            errors.required(&path.field("type"), "must be one of boolean, date, integer, number, string");
+        } else if !matches!(kind, "boolean" | "date" | "integer" | "number" | "string") {
+            errors.invalid(
+                &path.field("type"),
+                kind,
+                "must be one of boolean, date, integer, number, string",
+            );
+        }
         let json_path = text(column, &["jsonPath"]);
+        let place = path.field("JSONPath");
         if json_path.is_empty() {
-            errors.required(&path.field("jsonPath"), "");
+            errors.required(&place, "");
         } else if !json_path.starts_with('.') {
-            errors.invalid(&path.field("jsonPath"), json_path, "must start with '.'");
+            errors.invalid(&place, json_path, "must start with '.'");
         }
     }
 }

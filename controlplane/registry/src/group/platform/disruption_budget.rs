@@ -10,6 +10,7 @@ use crate::row;
 use crate::strategy::Strategy;
 
 pub(crate) static STRATEGY: Strategy = Strategy {
+    unconditional_update: false,
     validate,
     row: |budget, now| {
         let share = |name: &str| match at(budget, &["spec", name]) {

@@ -10,6 +10,7 @@ use crate::row;
 use crate::strategy::Strategy;
 
 pub(crate) static STRATEGY: Strategy = Strategy {
+    unconditional_update: false,
     validate,
     row: |lease, now| {
         vec![row::name(lease), text(lease, &["spec", "holderIdentity"]).into(), row::age(lease, now)]

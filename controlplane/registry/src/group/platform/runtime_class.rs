@@ -11,6 +11,7 @@ use crate::row;
 use crate::strategy::Strategy;
 
 pub(crate) static STRATEGY: Strategy = Strategy {
+    unconditional_update: false,
     validate,
     validate_change: |new, old, errors| check::immutable(new, old, &["handler"], &Path::ROOT, errors),
     row: |class, now| vec![row::name(class), text(class, &["handler"]).into(), row::age(class, now)],

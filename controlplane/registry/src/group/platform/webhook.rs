@@ -13,6 +13,7 @@ use crate::strategy::Strategy;
 const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
 
 pub(crate) static VALIDATING: Strategy = Strategy {
+    unconditional_update: false,
     generation: true,
     default: |config| items_mut(config, &["webhooks"]).for_each(default),
     validate,

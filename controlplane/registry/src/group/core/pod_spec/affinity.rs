@@ -112,6 +112,16 @@ fn pod_term(term: &Value, path: &Path<'_>, errors: &mut Errors) {
         for (i, key) in items(term, &[name]).iter().filter_map(Value::as_str).enumerate() {
             check::qualified_name(key, &list.index(i), errors);
         }
+        let other = items(term, &["mismatchLabelKeys"]);
+        for (i, key) in items(term, &[name]).iter().enumerate() {
+            if name == "matchLabelKeys" && other.contains(key) {
+                errors.invalid(
+                    &list.index(i),
+                    key.clone(),
+                    "exists in both matchLabelKeys and mismatchLabelKeys",
+                );
+            }
+        }
         if !items(term, &[name]).is_empty() && at(term, &["labelSelector"]).is_none() {
             errors.forbidden(&list, "must not be specified when labelSelector is not set");
         }
