@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const OBJECTS: [&str; 4] = ["sock", "pod", "overlay", "host"];
+const OBJECTS: [&str; 5] = ["sock", "pod", "overlay", "host", "limits"];
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-env-changed=SKEP_BPF_DIR");

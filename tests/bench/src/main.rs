@@ -6,6 +6,7 @@ mod cpu;
 #[path = "../../../controlplane/storage/tests/conformance/etcd_server.rs"]
 mod etcd_server;
 mod footprint;
+mod programs;
 mod report;
 mod store;
 mod watch;
@@ -25,6 +26,8 @@ struct Bench {
 enum Name {
     /// Memory of an idle cluster, by process.
     Footprint(footprint::Args),
+    /// Nanoseconds a packet spends in the eBPF programs, by path.
+    Programs(programs::Args),
     /// Durable writes a second: the embedded store beside etcd on the same disk.
     Store(store::Args),
     /// Watch events a CPU second: the watch cache beside encoding for each watcher.
@@ -34,6 +37,7 @@ enum Name {
 fn main() -> Result<()> {
     match Bench::parse().name {
         Name::Footprint(args) => footprint::run(&args),
+        Name::Programs(args) => programs::run(&args),
         Name::Store(args) => store::run(&args),
         Name::Watch(args) => watch::run(&args),
     }

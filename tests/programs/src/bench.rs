@@ -156,6 +156,16 @@ impl Bench {
         Ok(())
     }
 
+    /// Makes packets to [`NEIGHBOUR`] leave a run as they entered it, so that benchmarks can repeat them.
+    ///
+    /// # Errors
+    /// When a map refuses.
+    pub fn loop_neighbour(&self) -> anyhow::Result<()> {
+        let endpoint =
+            Endpoint { ifindex: NEIGHBOUR_IFINDEX, mac: MacAddr(NEIGHBOUR_MAC), host_mac: MacAddr(POD_MAC) };
+        Ok(self.datapath().tables().endpoints.update(&NEIGHBOUR.into(), &endpoint)?)
+    }
+
     /// Adds a Service on [`VIP`] with these backends.
     ///
     /// # Errors
