@@ -131,6 +131,15 @@ async fn leftovers(shared: &Shared, pods: &Pods) {
             tracing::debug!(uid, %error, "cgroup stays");
         }
     }
+    let links = shared.config.log_dir.join("containers");
+    for link in fs::read_dir(&links).into_iter().flatten().flatten() {
+        // `exists` follows the link: what is left is a link to a log that is gone.
+        if !link.path().exists()
+            && let Err(error) = fs::remove_file(link.path())
+        {
+            tracing::debug!(link = %link.path().display(), %error, "log link stays");
+        }
+    }
     let root = shared.config.root_dir.join("pods");
     for entry in fs::read_dir(&root).into_iter().flatten().flatten() {
         let Ok(uid) = entry.file_name().into_string() else { continue };

@@ -124,7 +124,6 @@ async fn run(
     drain.spawn_until_drained(renewal.clone().client(pair, files.client.clone()));
     let serving = ServingCertificate::temporary(&config.node_name)?;
     let stored = Keypair::load(&files.serving)?;
-    drain.spawn_until_drained(renewal.serving(serving.clone(), stored, files.serving.clone()));
 
     // What we run with.
     let cri = Cri::new(&config.cri);
@@ -151,36 +150,31 @@ async fn run(
     // The kubelet API, before pods need it.
     let pods = Pods::new(shared.clone());
     let router = routes::router(Api { shared: shared.clone(), pods: pods.clone() });
-    let tls = tls::config(serving, &bootstrap.server.ca)?;
+    let tls = tls::config(serving.clone(), &bootstrap.server.ca)?;
     drain.spawn_until_drained(listen::serve(listener, tls, router));
 
-    join(shared, pods, machine, version, ready, drain).await
+    let uid = join(&shared, &pods, Reporter::new(shared.clone(), machine, version), &drain).await;
+    ready.ready();
+    // Only now does the API know the addresses that the serving certificate is to name.
+    drain.spawn_until_drained(renewal.serving(serving, stored, files.serving.clone()));
+    let name = shared.config.node_name.clone();
+    drain.spawn_until_drained(lease::keep(session.clone(), name.clone(), uid));
+    source::run(session, name, pods).await;
+    Ok(())
 }
 
-/// Registers the node, then looks after its pods until the process ends.
-async fn join(
-    shared: Arc<Shared>,
-    pods: Arc<Pods>,
-    machine: Machine,
-    version: String,
-    ready: skep_runtime::ReadyToken,
-    drain: Drain,
-) -> anyhow::Result<()> {
-    let name = shared.config.node_name.clone();
-    let session = shared.session.clone();
+/// Watches the runtime and registers the node; the node's uid.
+async fn join(shared: &Arc<Shared>, pods: &Arc<Pods>, reporter: Reporter, drain: &Drain) -> String {
     let cri = shared.cri.clone();
     drain.spawn_until_drained(pleg::poll(cri.clone(), pods.clone()));
     drain.spawn_until_drained(pleg::follow(cri.clone(), pods.clone()));
     drain.spawn_until_drained(logs::rotate::run(cri));
     drain.spawn_until_drained(gc::run(shared.clone(), pods.clone()));
-    let reporter = Reporter::new(shared.clone(), machine, version);
     let uid = reporter.register().await;
-    ready.ready();
-    shared.events.node(&name, events::Severity::Normal, "Starting", "Starting kubelet.".to_owned());
-    drain.spawn_until_drained(lease::keep(session.clone(), name.clone(), uid));
+    let severity = events::Severity::Normal;
+    shared.events.node(&shared.config.node_name, severity, "Starting", "Starting kubelet.".to_owned());
     drain.spawn_until_drained(reporter.run());
-    source::run(session, name, pods).await;
-    Ok(())
+    uid
 }
 
 /// The runtime's version and features, once it answers.

@@ -28,7 +28,7 @@ use crate::{
     pod::{
         ending,
         memory::{Memory, TornDown, Verdict},
-        model::PodModel,
+        model::{PodModel, Role},
         plan::{self, Command, InFlight, Input, OpKey},
         status,
         view::PodView,
@@ -78,6 +78,9 @@ pub(crate) struct Worker {
 
 /// How long to wait before looking again when the runtime does not answer.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often a young init container is looked at, and for how long it is young.
+const GLANCE: Duration = Duration::from_millis(150);
+const HURRY: Duration = Duration::from_secs(10);
 
 impl Worker {
     /// A worker for the pod in `inbox`.
@@ -131,8 +134,19 @@ impl Worker {
                 continue;
             }
             self.follow_up(now);
-            self.wait(plan.wake.into_iter().chain(self.report_at).min()).await;
+            let glance = self.hurries(now).then(|| now + GLANCE);
+            self.wait(plan.wake.into_iter().chain(self.report_at).chain(glance).min()).await;
+            self.looked &= glance.is_none_or(|at| at > Timestamp::now());
         }
+    }
+
+    /// Whether a container runs whose end others wait for: it is looked at more often than the runtime is polled,
+    /// for as long as it is young.
+    fn hurries(&self, now: Timestamp) -> bool {
+        self.model.of_role(Role::Init).any(|unit| {
+            let young = |at: Timestamp| now < at + HURRY;
+            self.view.current(unit.name()).is_some_and(|c| c.is_alive() && c.started_at.is_some_and(young))
+        })
     }
 
     fn input(&self, now: Timestamp) -> Input<'_> {

@@ -84,8 +84,12 @@ impl Hierarchy {
 
     /// Lets the children of `at` use every controller; one refusal does not keep the others back.
     fn delegate(&self, at: &Path) {
-        for controller in &self.controllers {
-            if let Err(error) = fs::write(at.join("cgroup.subtree_control"), format!("+{controller}")) {
+        let file = at.join("cgroup.subtree_control");
+        let given = fs::read_to_string(&file).unwrap_or_default();
+        let offered = fs::read_to_string(at.join("cgroup.controllers")).unwrap_or_default();
+        let has = |list: &str, name: &str| list.split_whitespace().any(|c| c == name);
+        for controller in self.controllers.iter().filter(|c| has(&offered, c) && !has(&given, c)) {
+            if let Err(error) = fs::write(&file, format!("+{controller}")) {
                 tracing::debug!(at = %at.display(), controller, %error, "controller not delegated");
             }
         }

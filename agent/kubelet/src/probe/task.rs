@@ -163,7 +163,8 @@ impl Task {
             if let Some(healthy) = tracker.observe(result.is_ok()) {
                 let grace = self.probe.termination_grace_period_seconds;
                 let change = Change { id: self.target.id.clone(), kind: self.kind, healthy, grace };
-                if self.sender.send(change).await.is_err() {
+                let is_over = !healthy && self.kind != ProbeKind::Readiness;
+                if self.sender.send(change).await.is_err() || is_over {
                     return;
                 }
             }
