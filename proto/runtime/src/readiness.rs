@@ -88,6 +88,6 @@ mod tests {
         api.ready();
         assert!(waiting.await.is_ok());
         store.unready();
-        assert_eq!(readiness.report()["store"], false);
+        assert!(!readiness.report()["store"]);
     }
 }

@@ -58,9 +58,7 @@ impl Listeners {
     }
 
     /// Where they listen.
-    ///
-    /// # Errors
-    /// When the socket is gone.
+    #[cfg(test)]
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
