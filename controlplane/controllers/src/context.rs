@@ -8,12 +8,9 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Repl
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount,
-};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -72,12 +69,9 @@ pub(crate) struct Informers {
     pub(crate) daemon_sets: Arc<Informer<DaemonSet>>,
     pub(crate) stateful_sets: Arc<Informer<StatefulSet>>,
     pub(crate) controller_revisions: Arc<Informer<ControllerRevision>>,
-    pub(crate) claims: Arc<Informer<PersistentVolumeClaim>>,
     pub(crate) jobs: Arc<Informer<Job>>,
     pub(crate) csrs: Arc<Informer<CertificateSigningRequest>>,
     pub(crate) budgets: Arc<Informer<PodDisruptionBudget>>,
-    pub(crate) cluster_roles: Arc<Informer<ClusterRole>>,
-    pub(crate) quotas: Arc<Informer<ResourceQuota>>,
 }
 
 impl Informers {
@@ -98,12 +92,9 @@ impl Informers {
             daemon_sets: Informer::new(&[]),
             stateful_sets: Informer::new(&[]),
             controller_revisions: Informer::new(&[(BY_CONTROLLER, controller_index)]),
-            claims: Informer::new(&[]),
             jobs: Informer::new(&[]),
             csrs: Informer::new(&[]),
             budgets: Informer::new(&[]),
-            cluster_roles: Informer::new(&[]),
-            quotas: Informer::new(&[]),
         }
     }
 
@@ -125,12 +116,9 @@ impl Informers {
             watch(&self.daemon_sets, client, everything()),
             watch(&self.stateful_sets, client, everything()),
             watch(&self.controller_revisions, client, everything()),
-            watch(&self.claims, client, everything()),
             watch(&self.jobs, client, everything()),
             watch(&self.csrs, client, everything()),
             watch(&self.budgets, client, everything()),
-            watch(&self.cluster_roles, client, everything()),
-            watch(&self.quotas, client, everything()),
         ]
     }
 
@@ -150,12 +138,9 @@ impl Informers {
         self.daemon_sets.synced().await;
         self.stateful_sets.synced().await;
         self.controller_revisions.synced().await;
-        self.claims.synced().await;
         self.jobs.synced().await;
         self.csrs.synced().await;
         self.budgets.synced().await;
-        self.cluster_roles.synced().await;
-        self.quotas.synced().await;
     }
 }
 

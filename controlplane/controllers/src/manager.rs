@@ -11,14 +11,17 @@ use crate::context::{Context, Informers};
 use crate::csr::CsrController;
 use crate::daemonset::DaemonSetController;
 use crate::deployment::DeploymentController;
+use crate::disruption::DisruptionController;
 use crate::endpointslice::EndpointSliceController;
 use crate::gc::GarbageCollector;
+use crate::job::JobController;
 use crate::namespace::NamespaceController;
 use crate::node_ipam::NodeIpamController;
 use crate::node_lifecycle::NodeLifecycleController;
 use crate::pod_gc::PodGcController;
 use crate::replicaset::ReplicaSetController;
 use crate::service_account::ServiceAccountController;
+use crate::statefulset::StatefulSetController;
 
 const COMPONENT: &str = "kube-controller-manager";
 
@@ -53,6 +56,9 @@ fn controllers(context: &Arc<Context>) -> Vec<BoxFuture<'static, ()>> {
         ReplicaSetController::new(context).run().boxed(),
         DeploymentController::new(context).run().boxed(),
         DaemonSetController::new(context).run().boxed(),
+        StatefulSetController::new(context).run().boxed(),
+        JobController::new(context).run().boxed(),
+        DisruptionController::new(context).run().boxed(),
         EndpointSliceController::new(context).run().boxed(),
         NodeLifecycleController::new(context).run().boxed(),
         NamespaceController::new(context).run().boxed(),
