@@ -59,9 +59,9 @@ pub fn mutate(state: &State, request: &Request<'_>, object: &mut Value, old: Opt
     signing::fill_requester(request, object, old);
     if request.creates("", "pods") {
         service_account::mutate(state, request, object)?;
-        runtime_class::mutate(state, request, object)?;
         priority::mutate(state, request, object)?;
         pod::add_default_tolerations(object);
+        runtime_class::mutate(state, request, object)?;
     }
     if request.creates("", "persistentvolumeclaims") {
         storage_class::mutate(state, object);

@@ -69,6 +69,18 @@ async fn reconcile(state: &State, object: &Object) {
     }
 }
 
+/// Marks a definition whose deletion begins: its objects go first. Returns its finalizers.
+pub fn terminate(definition: &mut Value) -> Vec<String> {
+    let mut finalizers = meta::finalizers(definition);
+    if !finalizers.iter().any(|f| f == CLEANUP) {
+        finalizers.push(CLEANUP.to_owned());
+    }
+    meta::set_finalizers(definition, &finalizers);
+    let message = "CustomResource deletion is in progress";
+    set_condition(definition, "Terminating", "True", "InstanceDeletionInProgress", message);
+    finalizers
+}
+
 fn install(state: &State, definition: &Value) {
     state.registry.change(|registry| {
         if let Err(error) = registry.install_crd(definition) {

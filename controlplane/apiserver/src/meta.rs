@@ -37,6 +37,12 @@ pub fn member<'a>(object: &'a mut Value, field: &str) -> &'a mut Map<String, Val
     }
 }
 
+/// A list inside an object, without making one up where there is none.
+pub fn list_mut<'a>(object: &'a mut Value, path: &[&str]) -> impl Iterator<Item = &'a mut Value> + use<'a> {
+    let found = path.iter().try_fold(object, |value, step| value.get_mut(*step));
+    found.and_then(Value::as_array_mut).into_iter().flatten()
+}
+
 /// Sets a member of metadata.
 pub fn set(object: &mut Value, field: &str, value: impl Into<Value>) {
     of(object).insert(field.to_owned(), value.into());

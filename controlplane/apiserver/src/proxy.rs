@@ -49,8 +49,16 @@ pub async fn handle(
     if context.method == http::Method::GET && matches!(sub, "exec" | "attach" | "portforward") {
         may_create(state, context)?;
     }
-    let place = place::find(state, context)?;
     let streamed = sub == "log";
+    let place = match place::find(state, context)? {
+        Some(place) => place,
+        // A pod that nobody runs yet has said nothing.
+        None if streamed => return Ok(respond::bytes(http::StatusCode::NO_CONTENT, "text/plain", Body::empty())),
+        None => {
+            let name = context.info.name.as_deref().unwrap_or_default();
+            return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
+        }
+    };
     match forward::forward(state, &place, request).await {
         Ok(answer) if streamed && !answer.status().is_success() => Err(forward::explain(answer).await),
         Ok(answer) => Ok(respond::with_warnings(answer, context)),

@@ -101,6 +101,10 @@ fn locate(registry: &Registry, context: &Context) -> Result<Target, Nowhere> {
     };
     let unknown_part = info.subresource.as_deref().is_some_and(|s| resource.subresource(s).is_none());
     let too_long = info.rest.is_some() && !matches!(info.subresource.as_deref(), Some("proxy"));
+    if unknown_part && !misplaced && !resource.builtin {
+        let name = info.name.as_deref().unwrap_or_default();
+        return Err(Nowhere::Refused(ApiError::not_found(&resource.group, &resource.plural, name)));
+    }
     if misplaced || unknown_part || too_long {
         return Err(Nowhere::Refused(ApiError::no_such_path()));
     }

@@ -156,7 +156,7 @@ impl Services {
         if spec::needs_node_ports(object) {
             // Ports that differ by protocol alone share a node port.
             let mut by_port: Vec<(u64, Value, u16)> = Vec::new();
-            for (i, port) in object["spec"]["ports"].as_array_mut().into_iter().flatten().enumerate() {
+            for (i, port) in meta::list_mut(object, &["spec", "ports"]).enumerate() {
                 let number = port["port"].as_u64().unwrap_or(0);
                 let protocol = port["protocol"].clone();
                 let given = port["nodePort"].as_u64().unwrap_or(0);

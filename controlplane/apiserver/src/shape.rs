@@ -11,7 +11,7 @@ use skep_storage::Object;
 use crate::context::Context;
 use crate::media::{Encoding, MetaVersion, Shape};
 use crate::respond::{self, HttpResponse};
-use crate::status::{ApiError, ApiResult, Cause};
+use crate::status::{ApiError, ApiResult};
 use crate::store;
 
 /// What rows of a table carry besides the cells (`includeObject`).
@@ -28,14 +28,16 @@ pub enum Include {
 impl Include {
     /// Reads the query parameter.
     pub fn read(context: &Context) -> ApiResult<Self> {
+        if !matches!(context.accept.shape, Shape::Table(_)) {
+            return Ok(Self::Metadata);
+        }
         match context.query.get("includeObject").unwrap_or_default() {
             "" | "Metadata" => Ok(Self::Metadata),
             "None" => Ok(Self::Nothing),
             "Object" => Ok(Self::Object),
             other => {
-                let message = format!("Unsupported value: \"{other}\": supported values: \"Metadata\", \"None\", \"Object\"");
-                let cause = Cause::new("FieldValueNotSupported", "includeObject", message);
-                Err(ApiError::invalid_option("TableOptions", cause))
+                let message = format!("unrecognized includeObject value: {other:?}: use None, Metadata or Object");
+                Err(ApiError::bad_request(message))
             }
         }
     }

@@ -61,7 +61,7 @@ fn mount_token(pod: &mut Value) {
     let volume = token_volume(pod).unwrap_or_else(|| format!("kube-api-access-{}", meta::suffix()));
     let mut mounted = false;
     for list in ["initContainers", "containers"] {
-        for container in pod["spec"][list].as_array_mut().into_iter().flatten() {
+        for container in meta::list_mut(pod, &["spec", list]) {
             mounted |= mount_into(container, &volume);
         }
     }

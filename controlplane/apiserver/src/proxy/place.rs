@@ -35,26 +35,26 @@ pub struct Place {
     pub path: String,
 }
 
-/// Finds the backend of a request.
-pub fn find(state: &Arc<State>, context: &Context) -> ApiResult<Place> {
+/// Finds the backend of a request; `None` for a pod that is on no node.
+pub fn find(state: &Arc<State>, context: &Context) -> ApiResult<Option<Place>> {
     let info = &context.info;
     let name = info.name.as_deref().unwrap_or_default();
     let namespace = info.namespace.as_deref();
     match (info.resource.as_str(), info.subresource.as_deref().unwrap_or_default()) {
         ("nodes", _) => {
             let address = kubelet(state, name.split(':').next().unwrap_or(name))?;
-            Ok(Place { address, scheme: Scheme::Kubelet, path: rest_of(context) })
+            Ok(Some(Place { address, scheme: Scheme::Kubelet, path: rest_of(context) }))
         }
-        ("pods", "proxy") => pod_proxy(state, context, namespace, name),
-        ("services", _) => service_proxy(state, context, namespace, name),
+        ("pods", "proxy") => pod_proxy(state, context, namespace, name).map(Some),
+        ("services", _) => service_proxy(state, context, namespace, name).map(Some),
         (_, part) => {
             let pod = state.store.value("", "pods", namespace, name).ok_or_else(|| ApiError::not_found("", "pods", name))?;
             let path = kubelet_path(context, part, &pod)?;
             let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
             if node.is_empty() {
-                return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));
+                return Ok(None);
             }
-            Ok(Place { address: kubelet(state, node)?, scheme: Scheme::Kubelet, path })
+            Ok(Some(Place { address: kubelet(state, node)?, scheme: Scheme::Kubelet, path }))
         }
     }
 }

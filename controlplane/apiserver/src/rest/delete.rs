@@ -155,13 +155,16 @@ fn check_preconditions(target: &Target, options: &DeleteOptions, old: &Value) ->
 
 /// Decides what deleting the object at that time means.
 pub fn plan(target: &Target, options: &DeleteOptions, mut object: Value, now: Timestamp) -> Plan {
-    let finalizers = propagated(target, options, &object);
+    let mut finalizers = propagated(target, options, &object);
     let changed = finalizers != meta::finalizers(&object);
     meta::set_finalizers(&mut object, &finalizers);
     let grace = if target.is("", "pods") { pod_grace(options, &object) } else { 0 };
     let namespace = target.is("", "namespaces");
     if namespace {
         object["status"]["phase"] = "Terminating".into();
+    }
+    if target.is("apiextensions.k8s.io", "customresourcedefinitions") && !meta::is_deleting(&object) {
+        finalizers = crate::custom_resources::terminate(&mut object);
     }
     let held = !finalizers.is_empty() || (namespace && !meta::strings(&object["spec"]["finalizers"]).is_empty());
     if meta::is_deleting(&object) {

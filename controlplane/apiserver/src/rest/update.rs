@@ -116,22 +116,6 @@ fn creates_on_update(target: &Target) -> bool {
     )
 }
 
-/// Resources whose updates must name the version they replace.
-fn needs_version(target: &Target) -> bool {
-    let resource = &target.resource;
-    !resource.builtin
-        || matches!(
-            (&*resource.group, &*resource.plural),
-            ("policy", "poddisruptionbudgets")
-                | ("coordination.k8s.io", "leases")
-                | ("storage.k8s.io", "csistoragecapacities" | "csidrivers" | "csinodes" | "volumeattachments")
-                | ("node.k8s.io", "runtimeclasses")
-                | ("admissionregistration.k8s.io", _)
-                | ("apiextensions.k8s.io", _)
-                | ("apiregistration.k8s.io", _)
-        )
-}
-
 /// Reads, changes, validates and commits until nobody else came in between. `change` gets the object in the
 /// target's version and returns the new one.
 pub async fn write<F>(
@@ -183,7 +167,7 @@ fn check_preconditions(target: &Target, new: &Value, old: &Value, part: Part) ->
         Some(_) if meta::text(new, "resourceVersion") != meta::text(old, "resourceVersion") => {
             Err(ApiError::stale(&resource.group, &resource.plural, target.name()))
         }
-        None if part == Part::Main && needs_version(target) => {
+        None if part == Part::Main && !resource.allows_unconditional_update() => {
             let message = "Invalid value: 0: must be specified for an update";
             let cause = Cause::new("FieldValueInvalid", "metadata.resourceVersion", message);
             Err(ApiError::invalid(&resource.group, &resource.plural, target.name(), vec![cause]))
@@ -201,7 +185,11 @@ async fn attempt(
     mut new: Value,
 ) -> Result<Written, Attempt> {
     let (context, target, resource) = (request.context, request.target, &request.target.resource);
+    let generation = new["metadata"]["generation"].clone();
     meta::keep_system_fields(&mut new, old);
+    if part == Part::Settled && generation.is_i64() {
+        meta::set(&mut new, "generation", generation);
+    }
     meta::carry(&mut new, old, "managedFields");
     admission::mutate(state, request, &mut new, Some(old))?;
     check_finalizers(target, &new, old)?;

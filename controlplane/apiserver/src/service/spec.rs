@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::meta;
+
 fn kind(object: &Value) -> &str {
     object["spec"]["type"].as_str().unwrap_or("ClusterIP")
 }
@@ -95,7 +97,7 @@ pub fn keep_allocations(new: &mut Value, old: &Value) {
 
 fn keep_node_ports(new: &mut Value, old: &Value) {
     let used: Vec<u64> = ports(new).filter_map(|p| p["nodePort"].as_u64()).filter(|p| *p != 0).collect();
-    for port in new["spec"]["ports"].as_array_mut().into_iter().flatten() {
+    for port in meta::list_mut(new, &["spec", "ports"]) {
         if !is_empty(&port["nodePort"]) {
             continue;
         }
@@ -124,7 +126,7 @@ pub fn drop_unneeded(new: &mut Value, old: &Value) {
     }
     let listed = |o: &Value| ports(o).map(|p| p["nodePort"].as_u64().unwrap_or(0)).collect::<Vec<_>>();
     if needs_node_ports(old) && !may_have_node_ports(new) && listed(new) == listed(old) {
-        for port in new["spec"]["ports"].as_array_mut().into_iter().flatten() {
+        for port in meta::list_mut(new, &["spec", "ports"]) {
             if let Some(port) = port.as_object_mut() {
                 port.shift_remove("nodePort");
             }
@@ -166,7 +168,7 @@ pub fn set_families(object: &mut Value) {
 }
 
 fn remove(object: &mut Value, field: &str) {
-    if let Some(spec) = object["spec"].as_object_mut() {
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
         spec.shift_remove(field);
     }
 }

@@ -6,6 +6,7 @@ use skep_registry::GroupVersionKind;
 
 use crate::context::Context;
 use crate::media::{self, Encoding};
+use crate::meta;
 use crate::respond::HttpResponse;
 use crate::rest::update::{Part, write};
 use crate::rest::{Target, invalid};
@@ -17,57 +18,19 @@ use crate::subresource::{Change, approval};
 pub async fn change(state: &State, context: &Context, target: &Target) -> ApiResult<HttpResponse> {
     let options = context.write_options("UpdateOptions")?;
     let change = Change::read(context, target, &options)?;
-    let resize = target.subresource.as_deref() == Some("resize");
+    let part = target.subresource.as_deref().unwrap_or_default();
     let settle = |current: &Value| {
         let asked = change.apply(context, target, &options, current)?;
-        let mut new = current.clone();
+        let mut new = asked.clone();
+        target.resource.prepare_subresource(part, &mut new, current);
         approval::carry_version(&mut new, &asked);
-        if resize {
-            take_resources(&mut new, &asked);
-        } else {
-            new["spec"]["ephemeralContainers"] = asked["spec"]["ephemeralContainers"].clone();
-            check_ephemeral(target, &new, current)?;
-        }
-        if new["spec"] != current["spec"] {
-            let generation = current["metadata"]["generation"].as_i64().unwrap_or(0);
-            crate::meta::set(&mut new, "generation", generation + 1);
-        }
-        invalid(&target.resource, target.name(), target.resource.validate_create(&new))?;
+        meta::keep_system_fields(&mut new, current);
+        let counted = current["metadata"]["generation"].as_i64().unwrap_or(0) + i64::from(new["spec"] != current["spec"]);
+        meta::set(&mut new, "generation", counted);
+        invalid(&target.resource, target.name(), target.resource.validate_subresource(part, &new, current))?;
         Ok(new)
     };
     write(state, context, target, &options, Part::Settled, settle).await?.answer(context, target)
-}
-
-fn take_resources(new: &mut Value, asked: &Value) {
-    for list in ["initContainers", "containers"] {
-        let wanted = asked["spec"][list].as_array().cloned().unwrap_or_default();
-        for container in new["spec"][list].as_array_mut().into_iter().flatten() {
-            if let Some(from) = wanted.iter().find(|w| w["name"] == container["name"]) {
-                for field in ["resources", "resizePolicy"] {
-                    if !from[field].is_null() {
-                        container[field] = from[field].clone();
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Ephemeral containers are added; the present ones stay as they are.
-fn check_ephemeral(target: &Target, new: &Value, current: &Value) -> ApiResult<()> {
-    let list = |o: &Value| o["spec"]["ephemeralContainers"].as_array().cloned().unwrap_or_default();
-    let after = list(new);
-    for (i, before) in list(current).iter().enumerate() {
-        let same = after.iter().find(|c| c["name"] == before["name"]);
-        if same != Some(before) {
-            let field = format!("spec.ephemeralContainers[{i}]");
-            let what = if same.is_some() { "changed" } else { "removed" };
-            let message = format!("Forbidden: existing ephemeral containers {} may not be {what}\n", before["name"]);
-            let cause = crate::status::Cause::new("FieldValueForbidden", &field, message);
-            return Err(ApiError::invalid("", "Pod", target.name(), vec![cause]));
-        }
-    }
-    Ok(())
 }
 
 /// Decodes a body of a kind that is no resource.
