@@ -28,10 +28,10 @@ impl AdminThread {
 pub(crate) async fn start(
     address: SocketAddr,
     readiness: Readiness,
+    metrics: Registry,
     log_level: LogLevel,
     drain: Drain,
 ) -> Result<AdminThread> {
-    let metrics = Registry::new();
     metrics.register(Box::new(ProcessCollector::for_self())).context("cannot register process metrics")?;
     let admin = Admin { readiness, metrics, log_level };
     let (bound, binding) = oneshot::channel();

@@ -19,8 +19,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use prometheus::Registry;
 use skep_apiserver::ApiServer;
 use skep_runtime::{Drain, Readiness, signal, telemetry};
+use skep_storage::{Metered, Storage, StorageMetrics};
 
 use args::{Args, Role};
 use bootstrap::Token;
@@ -57,14 +59,16 @@ async fn run(args: Args, inherited: Vec<TcpListener>, log_level: telemetry::LogL
     let mut stopped = tokio::spawn(signal::shutdown());
     let readiness = Readiness::default();
     let started = readiness.token("start");
-    let admin = admin::start(args.admin, readiness.clone(), log_level, drain.clone()).await?;
+    let metrics = Registry::new();
+    let admin =
+        admin::start(args.admin, readiness.clone(), metrics.clone(), log_level, drain.clone()).await?;
     std::fs::create_dir_all(&args.data_dir)
         .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
     if let Some(target) = &args.migrate_to {
         return store::migrate_to(&args, target).await;
     }
     let reason = tokio::select! {
-        outcome = start_roles(&args, inherited, &readiness, &drain) => {
+        outcome = start_roles(&args, inherited, &metrics, &readiness, &drain) => {
             outcome?;
             started.ready();
             stopped.await
@@ -83,21 +87,29 @@ async fn run(args: Args, inherited: Vec<TcpListener>, log_level: telemetry::LogL
 async fn start_roles(
     args: &Args,
     inherited: Vec<TcpListener>,
+    metrics: &Registry,
     readiness: &Readiness,
     drain: &Drain,
 ) -> Result<()> {
     if args.has(Role::Apiserver) {
         let listeners = listeners::bind(args.bind, inherited)?;
-        serve(args, listeners, readiness, drain).await
+        serve(args, listeners, metrics, readiness, drain).await
     } else {
         roles::start_apart(args, readiness, drain).await
     }
 }
 
 /// Starts the API server, and the other roles as its clients without a socket.
-async fn serve(args: &Args, listeners: Vec<TcpListener>, readiness: &Readiness, drain: &Drain) -> Result<()> {
+async fn serve(
+    args: &Args,
+    listeners: Vec<TcpListener>,
+    metrics: &Registry,
+    readiness: &Readiness,
+    drain: &Drain,
+) -> Result<()> {
     // The store first: its lock keeps a second process off the data directory.
-    let storage = store::open(args).await?;
+    let metrics = StorageMetrics::register(metrics).context("cannot register the store's metrics")?;
+    let storage: Arc<dyn Storage> = Arc::new(Metered::new(store::open(args).await?, metrics));
     let identities = Identities::open(args)?;
     identities.write_admin_kubeconfig(args)?;
     let api = ApiServer::open(Arc::clone(&storage), identities.api_server_config(args)?)

@@ -62,7 +62,23 @@ impl Writer {
                     Command::Compact { through, reply } => self.compact(through, reply),
                 };
                 if !healthy {
+                    self.refuse(next, queue);
                     return;
+                }
+            }
+        }
+    }
+
+    /// Answers those who are still waiting after a failure: nothing of theirs was written.
+    fn refuse(&self, next: Option<Command>, mut queue: mpsc::Receiver<Command>) {
+        queue.close();
+        for command in next.into_iter().chain(std::iter::from_fn(|| queue.blocking_recv())) {
+            match command {
+                Command::Commit { reply, .. } => {
+                    let _ = reply.send(Err(CommitError::Unavailable(self.shared.stop_error())));
+                }
+                Command::Compact { reply, .. } => {
+                    let _ = reply.send(Err(self.shared.stop_error()));
                 }
             }
         }
