@@ -39,7 +39,7 @@ impl Conversion {
     }
 
     /// The served form of a stored object.
-    pub(crate) fn from_storage(self, object: &mut Value, version: &str, kind: &str) {
+    pub(crate) fn serve(self, object: &mut Value, version: &str, kind: &str) {
         match self {
             Self::Identity => return,
             Self::Autoscaler => autoscaler::to_v1(object),

@@ -9,6 +9,7 @@ use crate::schema::{GroupVersionKind, Schema};
 
 mod check;
 mod parse;
+mod wire;
 
 pub use check::{Findings, normalize};
 pub use parse::parse;
@@ -67,7 +68,7 @@ pub enum DecodeError {
     Strict(Vec<String>),
 }
 
-/// Decodes a body of the given kind: JSON, or YAML when it does not begin as a JSON object.
+/// Decodes a body of the given kind: JSON, the protobuf form by its magic bytes, YAML otherwise.
 ///
 /// Absent apiVersion and kind are filled in. Warnings name duplicate and unknown fields (unless ignored).
 ///

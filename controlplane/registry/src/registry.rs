@@ -32,11 +32,14 @@ pub struct Group {
     pub versions: Vec<Box<str>>,
 }
 
+/// Group, version and plural.
+type ResourcePath = (Box<str>, Box<str>, Box<str>);
+
 /// All resources that are served.
 #[derive(Clone)]
 pub struct Registry {
     resources: Vec<Arc<Resource>>,
-    by_path: HashMap<(Box<str>, Box<str>, Box<str>), Arc<Resource>>,
+    by_path: HashMap<ResourcePath, Arc<Resource>>,
     groups: Vec<Group>,
 }
 
@@ -147,12 +150,7 @@ fn build() -> Registry {
 
 fn builtin_schema(gvk: &GroupVersionKind) -> Option<Schema> {
     let types = builtin::types();
-    let by_kind = || types.objects().find(|o| o.gvk.as_ref() == Some(gvk)).map(|o| o.name.to_string());
-    let meta = || {
-        let known = matches!(&*gvk.kind, "DeleteOptions" | "Status" | "WatchEvent");
-        known.then(|| format!("io.k8s.apimachinery.pkg.apis.meta.v1.{}", gvk.kind))
-    };
-    let id = types.id(&by_kind().or_else(meta)?)?;
+    let id = types.id(&builtin::object_of(gvk)?.name)?;
     Some(Schema::new(Arc::clone(types), Node::of(Kind::Object(id))))
 }
 

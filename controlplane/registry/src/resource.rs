@@ -168,7 +168,7 @@ impl Resource {
         }
         if let Behaviour::Builtin(strategy) = &self.behaviour {
             (strategy.prepare_create)(object);
-            crate::schema::fill_defaults(object, self.schema.root());
+            self.fill_status(object);
         }
     }
 
@@ -338,7 +338,7 @@ impl Resource {
     /// A stored object in this version.
     #[must_use]
     pub fn from_storage(&self, mut object: Value) -> Value {
-        self.conversion.from_storage(&mut object, &self.api_version(), &self.kind);
+        self.conversion.serve(&mut object, &self.api_version(), &self.kind);
         object
     }
 
@@ -367,6 +367,15 @@ impl Resource {
         }
     }
 
+    /// The parts of a status that are always there.
+    fn fill_status(&self, object: &mut Value) {
+        let Some(schema) = self.schema.root().field("status") else { return };
+        if let Some(default) = schema.default() {
+            crate::field::fill(object, "status", default.clone());
+            crate::schema::fill_defaults(&mut object["status"], schema);
+        }
+    }
+
     fn counts_generation(&self) -> bool {
         match &self.behaviour {
             Behaviour::Builtin(strategy) => strategy.generation,
@@ -391,8 +400,8 @@ impl Resource {
     fn count_generation(&self, new: &mut Value, old: &Value) {
         let before = int(old, &["metadata", "generation"]).unwrap_or(0);
         let counted = |name: &&String| {
-            !matches!(name.as_str(), "metadata" | "apiVersion" | "kind")
-                && !(self.has_status() && name.as_str() == "status")
+            let uncounted = matches!(name.as_str(), "metadata" | "apiVersion" | "kind");
+            !uncounted && (name.as_str() != "status" || !self.has_status())
         };
         let names = |v: &Value| v.as_object().map(|o| o.keys().filter(counted).cloned().collect::<Vec<_>>());
         let mut all = names(new).unwrap_or_default();

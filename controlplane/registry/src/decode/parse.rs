@@ -1,4 +1,4 @@
-//! JSON and YAML text to values, noticing members that appear twice (the last one wins, as upstream).
+//! JSON and YAML text (and protobuf bodies, see [`wire`]) to values, noticing members that appear twice (the last one wins, as upstream).
 
 use std::cell::RefCell;
 use std::fmt;
@@ -6,14 +6,19 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::DecodeError;
+use super::{DecodeError, wire};
 use crate::path::Path;
 
-/// Parses a body and names its duplicate fields.
+/// Parses a body of any encoding and names its duplicate fields.
 ///
 /// # Errors
 /// [`DecodeError::Syntax`] when it is neither JSON nor YAML.
 pub fn parse(body: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
+    if wire::is_wire(body) {
+        return wire::decode(body)
+            .map(|value| (value, Vec::new()))
+            .map_err(|e| DecodeError::Syntax(e.to_string()));
+    }
     let duplicates = RefCell::new(Vec::new());
     let seed = Noticing { path: &Path::ROOT, duplicates: &duplicates };
     let first = body.iter().find(|b| !b.is_ascii_whitespace());

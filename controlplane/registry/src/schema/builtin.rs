@@ -20,8 +20,19 @@ pub(crate) fn types() -> &'static Arc<Types> {
     &BUILTIN
 }
 
+/// The definition of a kind, also of those that no resource has.
+pub(crate) fn object_of(gvk: &GroupVersionKind) -> Option<&'static Object> {
+    let by_kind = BUILTIN.objects().find(|o| o.gvk.as_ref() == Some(gvk));
+    by_kind.or_else(|| {
+        // Options belong to every group and version.
+        let known = matches!(&*gvk.kind, "DeleteOptions" | "Status" | "WatchEvent");
+        let name = known.then(|| format!("io.k8s.apimachinery.pkg.apis.meta.v1.{}", gvk.kind))?;
+        Some(BUILTIN.object(BUILTIN.id(&name)?))
+    })
+}
+
 /// Full definition name of a table name.
-fn full_name(short: &str) -> String {
+pub(crate) fn full_name(short: &str) -> String {
     if short.starts_with("io.") { short.to_owned() } else { format!("io.k8s.api.{short}") }
 }
 

@@ -11,14 +11,12 @@ const KEPT_STRINGS: &[&str] = &[
     "volumeAttributesClassName",
     "ingressClassName",
     "apiGroup",
-    "nodeName",
     "zone",
     "holderIdentity",
     "localhostProfile",
     "appProtocol",
     "runtimeClassName",
     "loadBalancerClass",
-    "value",
     "timeZone",
 ];
 /// Truth values that are dropped when false.
@@ -72,7 +70,7 @@ const KEPT_STATUS_INTEGERS: &[&str] =
 pub(super) fn empty_means_absent(owner: &str, name: &str, kind: &Kind) -> bool {
     let owner = owner.rsplit('.').next().unwrap_or_default();
     match kind {
-        Kind::String => !KEPT_STRINGS.contains(&name) || name == "value" && owner == "EnvVar",
+        Kind::String => !KEPT_STRINGS.contains(&name),
         Kind::Bool => {
             DROPPED_BOOLS.contains(&name)
                 && !(name == "readOnly" && matches!(owner, "CSIVolumeSource" | "AzureDiskVolumeSource"))

@@ -171,7 +171,8 @@ pub(super) fn host_ports(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
             for (j, port) in items(container, &["ports"]).iter().enumerate() {
                 let path = ports_path.index(j);
                 let number = int(port, &["hostPort"]).unwrap_or(0);
-                if host_network && Some(number) != int(port, &["containerPort"]) {
+                // In templates a host port may be left out: it is filled in when the pod is made.
+                if host_network && number != 0 && Some(number) != int(port, &["containerPort"]) {
                     let detail = "must match `containerPort` when `hostNetwork` is true";
                     errors.invalid(&path.field("hostPort"), number, detail);
                 }

@@ -79,16 +79,12 @@ pub(crate) fn validate_source(kind: &str, source: &Value, path: &Path<'_>, error
                 errors.forbidden(&path.field("sizeLimit"), &detail);
             }
         }
-        "nfs" => {
-            if !text(source, &["path"]).is_empty() && !text(source, &["path"]).starts_with('/') {
-                errors.invalid(&path.field("path"), text(source, &["path"]), "must be an absolute path");
-            }
+        "nfs" if !text(source, &["path"]).is_empty() && !text(source, &["path"]).starts_with('/') => {
+            errors.invalid(&path.field("path"), text(source, &["path"]), "must be an absolute path");
         }
         "projected" => projected(source, path, errors),
-        "ephemeral" => {
-            if at(source, &["volumeClaimTemplate"]).is_none() {
-                errors.required(&path.field("volumeClaimTemplate"), "");
-            }
+        "ephemeral" if at(source, &["volumeClaimTemplate"]).is_none() => {
+            errors.required(&path.field("volumeClaimTemplate"), "");
         }
         _ => {}
     }
