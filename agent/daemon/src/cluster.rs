@@ -41,13 +41,25 @@ pub(crate) struct Cluster {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Touched {
     /// The ipcache.
-    pub(crate) peers: bool,
-    /// What DNS answers for namespaces.
-    pub(crate) namespaces: bool,
+    pub(crate) ipcache: bool,
     /// Labels of this node's pods.
     pub(crate) pods: bool,
+    /// Names of pods elsewhere.
+    pub(crate) names: bool,
     /// This node's own facts differ from those that the data path was opened with.
     pub(crate) own_node: bool,
+}
+
+impl Touched {
+    /// What either touched.
+    pub(crate) fn and(self, other: Touched) -> Touched {
+        Touched {
+            ipcache: self.ipcache || other.ipcache,
+            pods: self.pods || other.pods,
+            names: self.names || other.names,
+            own_node: self.own_node || other.own_node,
+        }
+    }
 }
 
 impl Cluster {
@@ -79,7 +91,6 @@ impl Cluster {
             Event::Service(change) => self.handle_service(change),
             Event::Slice(change) => self.handle_slice(change),
             Event::Namespace(change) => {
-                touched.namespaces = true;
                 self.listed.namespaces |= matches!(change, Change::Replace(_));
                 match change {
                     Change::Upsert(name, ()) => drop(self.namespaces.insert(name)),
@@ -90,18 +101,16 @@ impl Cluster {
                 }
             }
             Event::Node(change) => {
-                touched.peers = true;
-                self.listed.nodes |= matches!(change, Change::Replace(_));
-                keep(&mut self.nodes, change);
+                let first = !self.listed.nodes && matches!(change, Change::Replace(_));
+                self.listed.nodes |= first;
+                // Heartbeats change Nodes all the time, but rarely what matters here.
+                touched.ipcache = keep(&mut self.nodes, change) || first;
                 let facts = self.nodes.get(self.name.as_str());
                 let own = facts.and_then(|facts| OwnNode::of(facts, node_ip));
                 touched.own_node = own.is_some_and(|own| own != self.own);
             }
-            Event::Pod(change) => {
-                touched.pods = true;
-                keep(&mut self.pods, change);
-            }
-            Event::Peers(change) => keep(&mut self.peers, change),
+            Event::Pod(change) => touched.pods = keep(&mut self.pods, change),
+            Event::Peers(change) => touched.names = keep(&mut self.peers, change),
         }
         touched
     }
@@ -182,6 +191,11 @@ impl Cluster {
         (self.nodes.len(), self.peers.values().map(Vec::len).sum())
     }
 
+    /// Whether this node's own object is there.
+    pub(crate) fn is_published(&self) -> bool {
+        self.peers.contains_key(self.name.as_str())
+    }
+
     /// Every pod of the cluster by address, for the log of drops.
     pub(crate) fn pod_names(&self) -> BTreeMap<IpAddr, NamespacedName> {
         self.peers.values().flatten().cloned().collect()
@@ -227,11 +241,21 @@ fn add_remote(rows: &mut BTreeMap<IpCidr, Peer>, facts: &NodeFacts) {
     }
 }
 
-fn keep<K: Ord, T>(known: &mut BTreeMap<K, T>, change: Change<K, T>) {
+/// Takes a change in; true when it is news.
+fn keep<K: Ord, T: PartialEq>(known: &mut BTreeMap<K, T>, change: Change<K, T>) -> bool {
     match change {
-        Change::Upsert(key, value) => drop(known.insert(key, value)),
-        Change::Remove(key) => drop(known.remove(&key)),
-        Change::Replace(all) => *known = all.into_iter().collect(),
+        Change::Upsert(key, value) => {
+            let news = known.get(&key) != Some(&value);
+            known.insert(key, value);
+            news
+        }
+        Change::Remove(key) => known.remove(&key).is_some(),
+        Change::Replace(all) => {
+            let all = all.into_iter().collect();
+            let news = *known != all;
+            *known = all;
+            news
+        }
     }
 }
 
@@ -259,7 +283,9 @@ mod tests {
         let mut cluster = cluster();
         let nodes = vec![("node-1".into(), facts(1)), ("node-2".into(), facts(2))];
         let touched = cluster.handle(Event::Node(Change::Replace(nodes)), None);
-        assert!(touched.peers && !touched.own_node && cluster.nodes_known());
+        assert!(touched.ipcache && !touched.own_node && cluster.nodes_known());
+        let heartbeat = cluster.handle(Event::Node(Change::Upsert("node-2".into(), facts(2))), None);
+        assert_eq!(heartbeat, Touched::default());
         let rows = cluster.ipcache();
         let kind = |text: &str| rows[&text.parse().unwrap()].kind;
         let far = [10, 89, 0, 12].into();

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     api::{Event, QUEUE},
-    cluster::Cluster,
+    cluster::{Cluster, Touched},
     endpoints::Endpoints,
     facts::OwnNode,
     feed::DnsFeed,
@@ -75,6 +75,7 @@ pub(crate) struct Engine {
     ipcache: MapReconciler<IpCidr, Peer>,
     endpoints: Arc<Endpoints>,
     outputs: Outputs,
+    pod_names: Arc<BTreeMap<IpAddr, NamespacedName>>,
 }
 
 impl Engine {
@@ -96,6 +97,7 @@ impl Engine {
             ipcache: reconciler("ipcache", &tables.ipcache),
             endpoints,
             outputs,
+            pod_names: Arc::default(),
         })
     }
 
@@ -129,11 +131,13 @@ impl Engine {
                 }
                 () = timer => {}
             }
-            for event in batch.drain(..) {
-                if self.take(event) == Some(Stop::OwnNodeChanged) {
-                    return Stop::OwnNodeChanged;
-                }
+            let events = batch.drain(..);
+            let handled = events.map(|event| self.cluster.handle(event, self.node_ip));
+            let touched = handled.fold(Touched::default(), Touched::and);
+            if touched.own_node {
+                return Stop::OwnNodeChanged;
             }
+            self.follow(touched);
             retry = self.settle();
         }
     }
@@ -145,18 +149,19 @@ impl Engine {
         self.settle()
     }
 
-    fn take(&mut self, event: Event) -> Option<Stop> {
-        let touched = self.cluster.handle(event, self.node_ip);
-        if touched.own_node {
-            return Some(Stop::OwnNodeChanged);
-        }
-        if touched.peers {
+    fn follow(&mut self, touched: Touched) {
+        if touched.ipcache {
             self.write_ipcache();
         }
         if touched.pods {
             self.publish();
         }
-        None
+        if touched.names {
+            self.pod_names = Arc::new(self.cluster.pod_names());
+            if !self.cluster.is_published() {
+                self.outputs.publication.send_modify(|publication| publication.losses += 1);
+            }
+        }
     }
 
     /// Rows are replaced as a whole; only differences reach the map.
@@ -218,7 +223,7 @@ impl Engine {
             nodes,
             peers,
             counters,
-            pod_names: Arc::new(self.cluster.pod_names()),
+            pod_names: Arc::clone(&self.pod_names),
         });
     }
 }

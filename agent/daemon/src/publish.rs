@@ -27,6 +27,8 @@ pub(crate) struct Publication {
     pub(crate) spec: NodeEndpointsSpec,
     /// Content of [`ANNOTATION`].
     pub(crate) datapath: String,
+    /// How often the object was found missing; each time it is written again.
+    pub(crate) losses: u64,
 }
 
 /// The object's spec from what is attached and what the API says of those pods.
