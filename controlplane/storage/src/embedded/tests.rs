@@ -140,7 +140,7 @@ async fn survives_power_failures(seed: u64) {
 
 #[tokio::test]
 async fn power_failures_lose_nothing_acknowledged_and_leave_no_gap() {
-    for seed in 0..40 {
+    for seed in 0..20 {
         survives_power_failures(seed).await;
     }
 }
