@@ -1,5 +1,5 @@
 //! Content negotiation: which encoding and which shape (object, Table, metadata only) the client asks for, and what
-//! encoding a body is in. The protobuf seam is [`Encoding`]: a variant and a codec is all that is missing.
+//! encoding a body is in. Bodies may be protobuf; for answers the seam is [`Encoding`]: a variant and a codec.
 
 use http::{HeaderMap, header};
 
@@ -13,6 +13,17 @@ pub enum Encoding {
     Json,
     /// `application/yaml`
     Yaml,
+}
+
+/// How a request body is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyEncoding {
+    /// `application/json`
+    Json,
+    /// `application/yaml`
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`, which only built-in kinds have; the registry reads it.
+    Protobuf,
 }
 
 /// What shape the client wants.
@@ -154,11 +165,12 @@ fn accept(clause: &Clause) -> Option<Negotiated> {
 }
 
 /// Encoding of a request body; no header means JSON.
-pub fn body_encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
+pub fn body_encoding(headers: &HeaderMap) -> Result<BodyEncoding, ApiError> {
     let media = content_media(headers);
     match media.as_str() {
-        "" | "application/json" | "*/*" => Ok(Encoding::Json),
-        "application/yaml" => Ok(Encoding::Yaml),
+        "" | "application/json" | "*/*" => Ok(BodyEncoding::Json),
+        "application/yaml" => Ok(BodyEncoding::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(BodyEncoding::Protobuf),
         _ => Err(ApiError::unsupported_media_type(&SUPPORTED)),
     }
 }

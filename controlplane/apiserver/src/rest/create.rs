@@ -6,7 +6,7 @@ use skep_storage::{Expect, Op};
 
 use crate::admission::{self, Operation, Request};
 use crate::context::{Context, WriteOptions};
-use crate::media;
+use crate::media::{self, BodyEncoding};
 use crate::meta;
 use crate::respond::HttpResponse;
 use crate::rest::{Target, invalid};
@@ -27,7 +27,10 @@ pub async fn create(state: &State, context: &Context, target: &Target) -> ApiRes
 
 /// Decodes the request body as an object of the target's resource.
 pub fn decode_body(context: &Context, target: &Target, options: &WriteOptions) -> ApiResult<Value> {
-    media::body_encoding(&context.headers)?;
+    let encoding = media::body_encoding(&context.headers)?;
+    if encoding == BodyEncoding::Protobuf && !target.resource.builtin {
+        return Err(ApiError::unsupported_media_type(&media::SUPPORTED));
+    }
     let body: &[u8] = if context.body.as_ref() == b"null" { b"{}" } else { &context.body };
     let (object, warnings) = target
         .resource

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::context::{Context, check_dry_run};
-use crate::media::{self, Encoding};
+use crate::media::{self, BodyEncoding};
 use crate::status::{ApiError, ApiResult, Cause};
 
 /// What happens to dependents.
@@ -39,9 +39,12 @@ impl DeleteOptions {
             return Self::from_query(context);
         }
         let options: Value = match media::body_encoding(&context.headers)? {
-            Encoding::Json => serde_json::from_slice(&context.body)
+            BodyEncoding::Json => serde_json::from_slice(&context.body)
                 .map_err(|error| ApiError::bad_request(format!("cannot decode DeleteOptions: {error}")))?,
-            Encoding::Yaml => serde_yaml_ng::from_slice(&context.body)
+            BodyEncoding::Yaml => serde_yaml_ng::from_slice(&context.body)
+                .map_err(|error| ApiError::bad_request(format!("cannot decode DeleteOptions: {error}")))?,
+            BodyEncoding::Protobuf => skep_registry::decode::parse(&context.body)
+                .map(|(options, _)| options)
                 .map_err(|error| ApiError::bad_request(format!("cannot decode DeleteOptions: {error}")))?,
         };
         Self::from_value(&options, context)

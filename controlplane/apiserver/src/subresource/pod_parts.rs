@@ -5,7 +5,7 @@ use serde_json::Value;
 use skep_registry::GroupVersionKind;
 
 use crate::context::Context;
-use crate::media::{self, Encoding};
+use crate::media::{self, BodyEncoding};
 use crate::meta;
 use crate::respond::HttpResponse;
 use crate::rest::update::{Part, write};
@@ -38,8 +38,9 @@ pub fn decode(state: &State, context: &Context, group: &str, version: &str, kind
     let encoding = media::body_encoding(&context.headers)?;
     let body: &[u8] = if context.body.is_empty() { b"{}" } else { &context.body };
     let value: Value = match encoding {
-        Encoding::Json => serde_json::from_slice(body).map_err(|error| undecodable(&error))?,
-        Encoding::Yaml => serde_yaml_ng::from_slice(body).map_err(|error| undecodable(&error))?,
+        BodyEncoding::Json => serde_json::from_slice(body).map_err(|error| undecodable(&error))?,
+        BodyEncoding::Yaml => serde_yaml_ng::from_slice(body).map_err(|error| undecodable(&error))?,
+        BodyEncoding::Protobuf => skep_registry::decode::parse(body).map_err(|error| undecodable(&error))?.0,
     };
     decode_value(state, context, value, group, version, kind)
 }
