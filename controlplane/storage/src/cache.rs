@@ -291,4 +291,6 @@ impl Inner {
 }
 
 #[cfg(test)]
+mod broken_tail_tests;
+#[cfg(test)]
 mod tests;
