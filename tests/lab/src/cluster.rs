@@ -119,7 +119,13 @@ impl Cluster {
 
     /// Applies a manifest.
     pub fn apply(&self, manifest: &str) -> Result<String> {
-        self.kubectl_words(&["apply", "-f", "-"], manifest.as_bytes())?.ok()
+        self.with_manifest(&["apply"], manifest)?.ok()
+    }
+
+    /// kubectl with a manifest in YAML as its input.
+    pub fn with_manifest(&self, words: &[&str], manifest: &str) -> Result<Said> {
+        // A text that begins with a brace would be taken for JSON.
+        self.kubectl_words(&[words, &["-f", "-"]].concat(), format!("---\n{manifest}").as_bytes())
     }
 
     /// Runs a script in the demo's client pod.

@@ -7,7 +7,7 @@ use skep_test_lab::cluster::Cluster;
 use skep_test_lab::command::eventually;
 
 fn complaint(cluster: &Cluster, manifest: &str) -> Result<String> {
-    cluster.kubectl_words(&["apply", "-f", "-"], manifest.as_bytes())?.refused()
+    cluster.with_manifest(&["apply"], manifest)?.refused()
 }
 
 pub(crate) fn a_wrong_type_an_unknown_and_a_missing_field_are_refused(cluster: &Cluster) -> Result<()> {

@@ -14,9 +14,9 @@ fn settings(color: &str) -> String {
 pub(crate) fn apply_diff_and_apply_again(cluster: &Cluster) -> Result<()> {
     ensure!(cluster.apply(&settings("red"))?.contains("created"));
     ensure!(cluster.apply(&settings("red"))?.contains("unchanged"));
-    let same = cluster.kubectl_words(&["diff", "-f", "-"], settings("red").as_bytes())?;
+    let same = cluster.with_manifest(&["diff"], &settings("red"))?;
     ensure!(same.code == 0, "{same:?}");
-    let other = cluster.kubectl_words(&["diff", "-f", "-"], settings("green").as_bytes())?;
+    let other = cluster.with_manifest(&["diff"], &settings("green"))?;
     ensure!(other.code == 1 && other.out.contains("+  color: green"), "{other:?}");
     ensure!(cluster.apply(&settings("green"))?.contains("configured"));
     ensure!(cluster.kubectl("get cm things -o jsonpath={.data.color}")? == "green");

@@ -55,9 +55,10 @@ pub(crate) fn port_forward_reaches_a_service(cluster: &Cluster) -> Result<()> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let output = forward.stdout.take().context("no output")?;
+    // Held to the end: kubectl writes a line for each connection.
+    let mut output = BufReader::new(forward.stdout.take().context("no output")?);
     let mut first = String::new();
-    BufReader::new(output).read_line(&mut first)?;
+    output.read_line(&mut first)?;
     let answers: Result<Vec<String>> = (0..3).map(|_| get("127.0.0.1:18080")).collect();
     forward.kill()?;
     forward.wait()?;
