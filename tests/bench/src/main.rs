@@ -6,6 +6,7 @@ mod cpu;
 #[path = "../../../controlplane/storage/tests/conformance/etcd_server.rs"]
 mod etcd_server;
 mod footprint;
+mod net;
 mod programs;
 mod report;
 mod store;
@@ -26,6 +27,8 @@ struct Bench {
 enum Name {
     /// Memory of an idle cluster, by process.
     Footprint(footprint::Args),
+    /// Request/response between pods of two nodes, beside the kernel alone.
+    Net(net::Args),
     /// Nanoseconds a packet spends in the eBPF programs, by path.
     Programs(programs::Args),
     /// Durable writes a second: the embedded store beside etcd on the same disk.
@@ -37,6 +40,7 @@ enum Name {
 fn main() -> Result<()> {
     match Bench::parse().name {
         Name::Footprint(args) => footprint::run(&args),
+        Name::Net(args) => net::run(&args),
         Name::Programs(args) => programs::run(&args),
         Name::Store(args) => store::run(&args),
         Name::Watch(args) => watch::run(&args),
