@@ -23,7 +23,7 @@ def messages():
         text = open(path).read()
         module = os.path.relpath(os.path.dirname(path), SOURCE).replace("/", ".")
         for struct in re.finditer(r"pub struct (\w+) \{(.*?)\n\}", text, re.S):
-            fields = re.findall(r"#\[prost\(([^\]]*?)\)\]\s*pub (?:r#)?(\w+): ([^#]*?),\s*(?=///|#|\Z)", struct.group(2), re.S)
+            fields = re.findall(r"#\[prost\(([^\]]*?)\)\]\s*pub (?:r#)?(\w+):\s*([^#]*?),\s*(?=///|#|\Z)", struct.group(2), re.S)
             found[(module + "." + struct.group(1)).lower()] = [
                 (int(re.search(r'tag = "(\d+)"', a).group(1)), name, re.sub(r"\s", "", kind)) for a, name, kind in fields]
     return found
@@ -56,7 +56,7 @@ def main():
                 continue
             inner = re.fullmatch(r"::core::option::Option<(\w+)>", kind)
             below = inner and known.get(path(group + "." + inner.group(1)))
-            if below:
+            if below and any(norm(below_field) in names for _, below_field, _ in below):
                 words.append("~%s.%s=%d" % (group, inner.group(1), tag))
                 write(group + "." + inner.group(1), below, defined.get(group + "." + inner.group(1), names), group)
         if words:
