@@ -10,7 +10,6 @@
 //! | [`decode`] | bodies to checked values |
 //! | [`error`], [`path`] | what is wrong and where |
 //! | [`patch`] | strategic merge, JSON patch, merge patch |
-//! | [`protobuf`] | bodies as Go clients send them |
 //! | [`discovery`], [`openapi`] | the documents derived from all this |
 //! | `core`, `apps`, .. | one file a resource: defaults, validation, table row |
 //!
@@ -22,7 +21,6 @@ pub mod error;
 pub mod openapi;
 pub mod patch;
 pub mod path;
-pub mod protobuf;
 pub mod schema;
 
 mod base64;
