@@ -58,6 +58,8 @@ impl Failure {
             Failure::Decode(_) => 6,
             Failure::Unreachable(_) | Failure::TimedOut(_) => 11,
             Failure::Loopback(_) => 999,
+            // A status with a cause was made on this side: the connection broke while the agent worked on the call.
+            Failure::Refused(status) if status.source().is_some() => 11,
             Failure::Refused(status) => match status.code() {
                 Code::NotFound => 3,
                 Code::InvalidArgument => 7,
@@ -106,5 +108,12 @@ mod tests {
         assert!(!Failure::Refused(Box::new(Status::resource_exhausted("x"))).is_transient());
         assert!(Failure::Refused(Box::new(Status::unavailable("x"))).is_transient());
         assert!(Failure::TimedOut(30).is_transient());
+    }
+
+    #[test]
+    fn a_connection_that_breaks_under_a_call_is_tried_again() {
+        let broken = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
+        assert!(Failure::Refused(Box::new(broken)).is_transient());
+        assert!(!Failure::Refused(Box::new(Status::internal("no such device"))).is_transient());
     }
 }

@@ -88,6 +88,8 @@ async fn main() -> anyhow::Result<()> {
 
 /// Everything from start to a reason to stop.
 async fn run(options: &Options, log_level: LogLevel, drain: &Drain) -> anyhow::Result<()> {
+    // Before the admin port, which an agent that is still ending holds as well.
+    let _lock = exclusive(&options.state_dir).await?;
     let readiness = Readiness::default();
     let (network_up, synced) = (readiness.token("datapath"), readiness.token("synced"));
     let installed = readiness.token("cni");
@@ -98,7 +100,6 @@ async fn run(options: &Options, log_level: LogLevel, drain: &Drain) -> anyhow::R
     let routes = Admin { readiness: readiness.clone(), metrics: registry, log_level }.router();
     drain.spawn(admin::serve(listener, routes.merge(status_route(status_source)), drain.clone()));
 
-    let _lock = exclusive(&options.state_dir).await?;
     let client = api::client(options.api_server.as_ref()).await?;
     let own = facts::own_node(&client, &options.node_name, options.node_ip, &options.state_dir).await;
     let node = start_node(options, own, drain).await?;

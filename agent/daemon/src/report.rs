@@ -179,7 +179,6 @@ impl From<Report> for wire::ReportReply {
             ready: report.ready,
             waiting_for: report.waiting_for,
             programs: programs.collect(),
-            maps: Vec::new(),
             counts: Some(wire::Counts {
                 endpoints: report.endpoints as u64,
                 frontends: report.frontends as u64,
@@ -189,8 +188,6 @@ impl From<Report> for wire::ReportReply {
                 addresses_free: report.addresses_free,
             }),
             drops: drops.collect(),
-            features: Vec::new(),
-            api_connected: true,
             proxy_connected: report.proxy_connected,
             pod_cidr: report.pod_cidr,
         }

@@ -82,6 +82,8 @@ pub(crate) async fn observe(
     metrics: Metrics,
     publication: watch::Sender<Publication>,
 ) {
+    // A first annotation that only says "not ready yet" would alarm whoever looks at a node that just starts.
+    let _ready_or_late = tokio::time::timeout(OBSERVE, reporter.readiness.ready()).await;
     let mut ticks = interval(OBSERVE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
