@@ -20,6 +20,9 @@ const REFILL_PER_SECOND: f64 = 1.0 / 300.0;
 /// Objects and events remembered; the oldest are forgotten first.
 const MEMORY: usize = 4096;
 
+/// How the message of a combined event begins.
+const COMBINED: &str = "(combined from similar events)";
+
 /// The two kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EventType {
@@ -112,7 +115,9 @@ impl Correlator {
             let count = event.count.unwrap_or(1) + 1;
             event.count = Some(count);
             event.last_timestamp = Some(Time(now));
-            event.message = Some(request.message.clone());
+            let combined = key.3 == COMBINED;
+            event.message =
+                Some(if combined { format!("{COMBINED}: {}", request.message) } else { request.message });
             return Write::Repeat {
                 namespace: event.metadata.namespace.clone().unwrap_or_default(),
                 name: event.metadata.name.clone().unwrap_or_default(),
@@ -152,7 +157,7 @@ impl Correlator {
         similar.0 += 1;
         similar.1 = now;
         if similar.0 > SIMILAR_LIMIT {
-            return "(combined from similar events)".to_owned();
+            return COMBINED.to_owned();
         }
         request.message.clone()
     }

@@ -8,6 +8,9 @@ use futures::future::join_all;
 
 use crate::WorkQueue;
 
+/// The backoff from which on a failure is no passing conflict.
+const WORTH_A_LINE: Duration = Duration::from_millis(50);
+
 /// What a successful reconcile asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -37,7 +40,12 @@ where
                 }
                 Err(error) => {
                     let delay = queue.retry(key.clone());
-                    tracing::info!(controller = name, %key, %error, ?delay, "reconcile failed; will retry");
+                    // Conflicts with other writers are daily business; what persists is worth a line.
+                    if delay >= WORTH_A_LINE {
+                        tracing::warn!(controller = name, %key, %error, ?delay, "reconcile failed; will retry");
+                    } else {
+                        tracing::debug!(controller = name, %key, %error, ?delay, "reconcile failed; will retry");
+                    }
                 }
             }
             queue.done(&key);

@@ -20,6 +20,10 @@ pub struct Cache {
     /// Node name by pod uid, and whether the pod is only assumed there.
     placed: HashMap<String, (String, Placement)>,
     namespaces: HashMap<String, BTreeMap<String, String>>,
+    /// Nodes (by name) that have pods of a controller, and how many.
+    controllers: HashMap<Arc<str>, HashMap<String, usize>>,
+    /// Nodes by zone.
+    zones: HashMap<String, usize>,
     affinity_pods: usize,
 }
 
@@ -45,6 +49,17 @@ impl Cache {
         self.affinity_pods > 0
     }
 
+    /// The nodes that have pods of a controller.
+    pub fn nodes_with(&self, controller: &str) -> impl Iterator<Item = &NodeInfo> {
+        let names = self.controllers.get(controller).into_iter().flat_map(HashMap::keys);
+        names.filter_map(|name| self.node(name))
+    }
+
+    /// How many zones there are.
+    pub fn zones(&self) -> usize {
+        self.zones.len()
+    }
+
     /// Labels of a namespace.
     pub fn namespace_labels(&self, name: &str) -> Option<&BTreeMap<String, String>> {
         self.namespaces.get(name)
@@ -60,14 +75,19 @@ impl Cache {
 
     /// Adds or changes a node.
     pub fn set_node(&mut self, node: Arc<Node>) {
-        let name = node.name_any();
-        self.entry(&name).set_node(node);
+        let entry = self.entry(&node.name_any());
+        let before = entry.zone.clone();
+        entry.set_node(node);
+        let after = entry.zone.clone();
+        self.move_zone(before, after);
     }
 
     /// Removes a node; its pods stay counted until they are gone too.
     pub fn remove_node(&mut self, name: &str) {
         if let Some(index) = self.by_name.get(name).copied() {
             self.nodes[index].node = None;
+            let zone = self.nodes[index].zone.take();
+            self.move_zone(zone, None);
             self.drop_if_empty(index);
         }
     }
@@ -97,6 +117,7 @@ impl Cache {
         let Some(index) = self.by_name.get(&node).copied() else { return false };
         if let Some(pod) = self.nodes[index].remove(uid) {
             self.affinity_pods -= usize::from(pod.has_pod_affinity());
+            self.leave(&pod, &node);
         }
         self.drop_if_empty(index);
         true
@@ -111,7 +132,43 @@ impl Cache {
         self.remove_pod(&pod.uid);
         self.affinity_pods += usize::from(pod.has_pod_affinity());
         self.placed.insert(pod.uid.clone(), (node.to_owned(), placement));
+        if let Some(controller) = &pod.controller {
+            let nodes = self.controllers.entry(controller.clone()).or_default();
+            *nodes.entry(node.to_owned()).or_default() += 1;
+        }
         self.entry(node).add(pod);
+    }
+
+    /// Counts a pod of a controller off its node.
+    fn leave(&mut self, pod: &PodInfo, node: &str) {
+        let Some(controller) = &pod.controller else { return };
+        let Some(nodes) = self.controllers.get_mut(controller) else { return };
+        if let Some(count) = nodes.get_mut(node) {
+            *count -= 1;
+            if *count == 0 {
+                nodes.remove(node);
+            }
+        }
+        if nodes.is_empty() {
+            self.controllers.remove(controller);
+        }
+    }
+
+    fn move_zone(&mut self, before: Option<String>, after: Option<String>) {
+        if before == after {
+            return;
+        }
+        if let Some(zone) = before
+            && let Some(count) = self.zones.get_mut(&zone)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.zones.remove(&zone);
+            }
+        }
+        if let Some(zone) = after {
+            *self.zones.entry(zone).or_default() += 1;
+        }
     }
 
     fn entry(&mut self, name: &str) -> &mut NodeInfo {
@@ -135,5 +192,61 @@ impl Cache {
         if let Some(moved) = self.nodes.get(index) {
             self.by_name.insert(moved.name.clone(), index);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    fn node(name: &str, zone: &str) -> Arc<Node> {
+        let labels = json!({"topology.kubernetes.io/zone": zone});
+        Arc::new(serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}})).unwrap())
+    }
+
+    fn pod(uid: &str, node: Option<&str>) -> Arc<PodInfo> {
+        let owner =
+            json!([{"apiVersion": "v1", "kind": "X", "name": "x", "uid": "owner", "controller": true}]);
+        let meta = json!({"name": uid, "uid": uid, "ownerReferences": owner});
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": meta, "spec": {"containers": [], "nodeName": node}}))
+                .unwrap();
+        Arc::new(PodInfo::new(Arc::new(pod)))
+    }
+
+    fn counted(cache: &Cache) -> usize {
+        cache.nodes_with("owner").map(|node| node.pods.len()).sum()
+    }
+
+    #[test]
+    fn assumed_pod_is_counted_until_confirmed_or_forgotten() {
+        let mut cache = Cache::default();
+        cache.set_node(node("a", "z"));
+        cache.assume(pod("p", None), "a");
+        cache.confirm(pod("p", Some("a")));
+        assert_eq!(counted(&cache), 1);
+        cache.forget("p");
+        assert_eq!(counted(&cache), 1, "a confirmed pod is not forgotten");
+        cache.assume(pod("q", None), "a");
+        cache.forget("q");
+        assert_eq!(counted(&cache), 1);
+        assert!(cache.remove_pod("p"));
+        assert_eq!(counted(&cache), 0);
+    }
+
+    #[test]
+    fn removed_node_is_remembered_while_it_has_pods() {
+        let mut cache = Cache::default();
+        cache.set_node(node("a", "z1"));
+        cache.set_node(node("b", "z2"));
+        cache.confirm(pod("p", Some("a")));
+        cache.remove_node("a");
+        assert_eq!((cache.zones(), cache.nodes().len()), (1, 2));
+        cache.remove_pod("p");
+        assert_eq!(cache.nodes().len(), 1);
+        assert_eq!(cache.node("b").map(|node| node.name.as_str()), Some("b"));
     }
 }

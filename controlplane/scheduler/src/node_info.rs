@@ -9,6 +9,8 @@ use kube::ResourceExt;
 use crate::pod_info::{HostPort, PodInfo};
 use crate::resources::Resources;
 
+const ZONE: &str = "topology.kubernetes.io/zone";
+
 /// A node and its pods.
 #[derive(Debug, Default)]
 pub struct NodeInfo {
@@ -32,6 +34,8 @@ pub struct NodeInfo {
     pub ports: Vec<HostPort>,
     /// Pods with affinity terms of any sort.
     pub affinity_pods: usize,
+    /// The zone it is in.
+    pub zone: Option<String>,
     /// Sizes of the images it has.
     pub images: HashMap<String, i64>,
 }
@@ -51,6 +55,7 @@ impl NodeInfo {
             .and_then(|map| map.get("pods"))
             .and_then(|raw| raw.0.parse::<skep_api::Quantity>().ok());
         self.max_pods = pods.and_then(|pods| usize::try_from(pods.value()).ok()).unwrap_or(0);
+        self.zone = node.labels().get(ZONE).cloned();
         self.images = HashMap::new();
         for image in status.and_then(|status| status.images.as_ref()).into_iter().flatten() {
             for name in image.names.iter().flatten() {

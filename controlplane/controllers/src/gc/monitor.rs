@@ -11,12 +11,20 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use skep_informer::WorkQueue;
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::graph::{Graph, Work};
 use crate::discovery::{ResourceType, discover};
 
-const REFRESH: Duration = Duration::from_secs(10);
+/// How often types are asked for without a reason.
+const REFRESH: Duration = Duration::from_secs(120);
+/// How long after a failure.
+const RETRY: Duration = Duration::from_secs(2);
+/// Time for the API to serve a type after its definition changed.
+const SETTLE: Duration = Duration::from_millis(500);
+/// The type whose objects are types.
+const DEFINITION: &str = "CustomResourceDefinition";
 /// Types that own nothing and are owned by nobody in practice, and change all the time.
 const IGNORED: [(&str, &str); 2] = [("", "events"), ("events.k8s.io", "events")];
 
@@ -31,6 +39,8 @@ pub(super) struct Shared {
     pub(super) types: Mutex<HashMap<(String, String), ResourceType>>,
     /// Types listed completely.
     synced: Mutex<HashSet<String>>,
+    /// A custom resource definition has changed.
+    definitions: Notify,
 }
 
 impl Shared {
@@ -41,7 +51,7 @@ impl Shared {
         }
     }
 
-    /// Whether every known type was listed: before that, an owner that is not in the graph means nothing.
+    /// Whether every known type was listed: before that, a foreground deletion cannot know its dependents.
     pub(super) fn is_synced(&self) -> bool {
         let (types, synced) = (self.types.lock(), self.synced.lock());
         let watched = types.values().filter(|kind| is_watched(kind));
@@ -53,14 +63,12 @@ impl Shared {
 pub(super) async fn monitor(client: Client, shared: Arc<Shared>) {
     let mut watches: JoinSet<()> = JoinSet::new();
     let mut running: HashMap<String, AbortHandle> = HashMap::new();
-    let mut clock = tokio::time::interval(REFRESH);
     loop {
-        clock.tick().await;
         let types = match discover(&client).await {
-            Ok(types) if !types.is_empty() => types,
-            Ok(_) => continue,
+            Ok(types) => types,
             Err(error) => {
                 tracing::debug!(%error, "discovery failed; keeping the known types");
+                tokio::time::sleep(RETRY).await;
                 continue;
             }
         };
@@ -81,6 +89,10 @@ pub(super) async fn monitor(client: Client, shared: Arc<Shared>) {
             running.entry(key).or_insert_with(start);
         }
         while watches.try_join_next().is_some() {}
+        tokio::select! {
+            () = tokio::time::sleep(REFRESH) => {}
+            () = shared.definitions.notified() => tokio::time::sleep(SETTLE).await,
+        }
     }
 }
 
@@ -100,6 +112,11 @@ async fn watch(client: Client, shared: Arc<Shared>, api: ApiResource) {
     let mut events = pin!(events);
     let mut listed: HashSet<String> = HashSet::new();
     while let Some(event) = events.next().await {
+        if kind.kind == DEFINITION
+            && matches!(event, Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_)))
+        {
+            shared.definitions.notify_one();
+        }
         let work = match event {
             Ok(watcher::Event::Init) => {
                 listed.clear();

@@ -10,7 +10,6 @@ use crate::node_info::NodeInfo;
 use crate::placement::first_untolerated;
 use crate::pod_info::{PodInfo, SpreadConstraint};
 
-const ZONE: &str = "topology.kubernetes.io/zone";
 const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// Filter and score: `spec.topologySpreadConstraints`.
@@ -31,11 +30,24 @@ struct Hard {
 }
 
 struct Soft {
-    key: String,
+    place: Place,
     max_skew: i64,
+    /// Matching pods by domain; empty where each node is its own domain.
     counts: HashMap<String, i64>,
     /// The more domains, the more a pod in one of them counts; in thousandths.
     weight: i64,
+}
+
+/// What makes the domains of a soft constraint.
+enum Place {
+    /// Zones, pods counted by controller.
+    Zone,
+    /// Nodes, pods counted by controller.
+    Node,
+    /// Nodes, pods counted by the declared constraint at this index.
+    DeclaredNode(usize),
+    /// Values of this label.
+    Label(String),
 }
 
 impl Filter for TopologySpread {
@@ -96,28 +108,25 @@ impl Score for TopologySpread {
     }
 
     fn pre_score(&self, cycle: &mut Cycle<'_>, _feasible: &[usize]) -> Interest {
-        let mut soft = Vec::new();
-        if cycle.pod.spread.is_empty() {
-            if let Some(controller) = &cycle.pod.controller {
-                let count = |node: &NodeInfo| node.by_controller.get(controller).copied().unwrap_or(0);
-                soft.push(count_soft(cycle, ZONE, 3, count));
-                soft.push(count_soft(cycle, HOSTNAME, 5, count));
-            }
-        } else {
-            for constraint in cycle.pod.spread.iter().filter(|constraint| !constraint.hard) {
-                let count = |node: &NodeInfo| matching(cycle.pod, constraint, node);
-                soft.push(count_soft(cycle, &constraint.topology_key, constraint.max_skew, count));
-            }
-        }
-        soft.retain(|soft| !soft.counts.is_empty());
+        let soft = if cycle.pod.spread.is_empty() { by_default(cycle) } else { declared(cycle) };
         cycle.spread.soft = soft;
         if cycle.spread.soft.is_empty() { Interest::Skip } else { Interest::Ask }
     }
 
     fn score(&self, cycle: &Cycle<'_>, node: &NodeInfo) -> i64 {
         let crowd = |soft: &Soft| {
-            let count =
-                domain(node, &soft.key).and_then(|domain| soft.counts.get(domain)).copied().unwrap_or(0);
+            let of = |domain: Option<&str>| {
+                domain.and_then(|domain| soft.counts.get(domain)).copied().unwrap_or(0)
+            };
+            let count = match &soft.place {
+                Place::Zone => of(node.zone.as_deref()),
+                Place::Label(key) => of(node.label(key)),
+                Place::Node => {
+                    let controller = cycle.pod.controller.as_ref();
+                    controller.and_then(|controller| node.by_controller.get(controller)).copied().unwrap_or(0)
+                }
+                Place::DeclaredNode(index) => matching(cycle.pod, &cycle.pod.spread[*index], node),
+            };
             count * soft.weight + (soft.max_skew - 1) * 1000
         };
         cycle.spread.soft.iter().map(crowd).sum()
@@ -132,22 +141,58 @@ impl Score for TopologySpread {
     }
 }
 
-fn count_soft(cycle: &Cycle<'_>, key: &str, max_skew: i64, count: impl Fn(&NodeInfo) -> i64) -> Soft {
+/// Pods of one controller are spread over zones and nodes. Only nodes that have such pods are looked at.
+fn by_default(cycle: &Cycle<'_>) -> Vec<Soft> {
+    let Some(controller) = &cycle.pod.controller else { return Vec::new() };
     let mut counts: HashMap<String, i64> = HashMap::new();
-    for node in cycle.cache.nodes().iter().filter(|node| node.node.is_some()) {
-        if let Some(domain) = domain(node, key) {
-            let found = count(node);
-            match counts.get_mut(domain) {
-                Some(total) => *total += found,
-                None => drop(counts.insert(domain.to_owned(), found)),
-            }
+    for node in cycle.cache.nodes_with(controller) {
+        if let Some(zone) = &node.zone {
+            *counts.entry(zone.clone()).or_default() +=
+                node.by_controller.get(controller).copied().unwrap_or(0);
         }
     }
-    let weight = ((counts.len() as f64 + 2.0).ln() * 1000.0) as i64;
-    Soft { key: key.to_owned(), max_skew, counts, weight }
+    let nodes = Soft {
+        place: Place::Node,
+        max_skew: 5,
+        counts: HashMap::new(),
+        weight: domain_weight(cycle.cache.nodes().len()),
+    };
+    let zones = cycle.cache.zones();
+    if zones == 0 {
+        return vec![nodes];
+    }
+    vec![Soft { place: Place::Zone, max_skew: 3, counts, weight: domain_weight(zones) }, nodes]
 }
 
-/// A node's domain; a node without the hostname label is a domain of its own.
-fn domain<'a>(node: &'a NodeInfo, key: &str) -> Option<&'a str> {
-    node.label(key).or_else(|| (key == HOSTNAME).then_some(node.name.as_str()))
+fn declared(cycle: &Cycle<'_>) -> Vec<Soft> {
+    let soft = cycle.pod.spread.iter().enumerate().filter(|(_, constraint)| !constraint.hard);
+    soft.map(|(index, constraint)| {
+        let (place, counts, domains) = if constraint.topology_key == HOSTNAME {
+            (Place::DeclaredNode(index), HashMap::new(), cycle.cache.nodes().len())
+        } else {
+            let counts = count_by_label(cycle, constraint);
+            let domains = counts.len();
+            (Place::Label(constraint.topology_key.clone()), counts, domains)
+        };
+        Soft { place, max_skew: constraint.max_skew, counts, weight: domain_weight(domains) }
+    })
+    .collect()
+}
+
+fn count_by_label(cycle: &Cycle<'_>, constraint: &SpreadConstraint) -> HashMap<String, i64> {
+    let mut counts: HashMap<String, i64> = HashMap::new();
+    for node in cycle.cache.nodes().iter().filter(|node| node.node.is_some()) {
+        let Some(domain) = node.label(&constraint.topology_key) else { continue };
+        let found = matching(cycle.pod, constraint, node);
+        match counts.get_mut(domain) {
+            Some(total) => *total += found,
+            None => drop(counts.insert(domain.to_owned(), found)),
+        }
+    }
+    counts
+}
+
+/// The natural logarithm, in thousandths.
+fn domain_weight(domains: usize) -> i64 {
+    ((domains as f64 + 2.0).ln() * 1000.0) as i64
 }
