@@ -1,6 +1,7 @@
 //! A cluster of this suite's own, with a name, a port and a folder that collide with no other.
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -26,8 +27,14 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// A cluster that is not up yet, on a port that is free now.
+    pub fn new(prefix: &'static str) -> Result<Self> {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        Ok(Self::on_port(prefix, port))
+    }
+
     /// A cluster that is not up yet.
-    pub fn new(prefix: &'static str, port: u16) -> Self {
+    pub fn on_port(prefix: &'static str, port: u16) -> Self {
         let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let target =
             std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.join("target"), PathBuf::from);
@@ -102,7 +109,7 @@ impl Cluster {
     /// kubectl, not started.
     pub fn kubectl_command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
-        command.args(words).env("KUBECONFIG", self.dir.join("kubeconfig")).env("HOME", &self.dir);
+        command.args(words).env("KUBECONFIG", self.dir.join("kubeconfig")).env("HOME", self.dir.with_file_name("home"));
         command
     }
 

@@ -20,7 +20,18 @@ macro_rules! cases {
 }
 
 /// Brings the cluster up, runs the cases, takes it down. The filter is cargo's: a part of a name.
-pub fn run(cluster: &Cluster, cases: &[Case]) -> ExitCode {
+pub fn run(prefix: &'static str, cases: &[Case]) -> ExitCode {
+    let cluster = match Cluster::new(prefix) {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            say(&format!("no free port: {error:#}\ntest result: FAILED. 0 passed; 1 failed; 0 ignored"));
+            return ExitCode::FAILURE;
+        }
+    };
+    run_on(&cluster, cases)
+}
+
+fn run_on(cluster: &Cluster, cases: &[Case]) -> ExitCode {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("needs root: nodes are made of namespaces, mounts and cgroups");
         say(&format!("test result: ok. 0 passed; 0 failed; {} ignored", cases.len()));

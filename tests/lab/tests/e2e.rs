@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use skep_test_lab::cases;
-use skep_test_lab::cluster::Cluster;
 use skep_test_lab::suite::{Case, run};
 
 #[path = "e2e/errors.rs"]
@@ -45,5 +44,5 @@ fn main() -> ExitCode {
         errors::an_image_that_is_not_there_is_said_so,
         errors::an_unschedulable_pod_says_why,
     ];
-    run(&Cluster::new("skepe2e", 16444), cases)
+    run("skepe2e", cases)
 }

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use skep_test_lab::cases;
-use skep_test_lab::cluster::Cluster;
 use skep_test_lab::suite::{Case, run};
 
 #[path = "lab/lifecycle.rs"]
@@ -26,5 +25,5 @@ fn main() -> ExitCode {
         lifecycle::an_etcd_cluster_survives_its_etcd_and_goes_down,
         lifecycle::down_leaves_nothing,
     ];
-    run(&Cluster::new("skeplab", 16443), cases)
+    run("skeplab", cases)
 }

@@ -25,10 +25,11 @@ pub(crate) fn up_refuses_what_differs_from_the_running_cluster(cluster: &Cluster
     ensure!(said.contains("another store") && said.contains("skep down"), "{said}");
     let said = run(&mut cluster.up_command(&["--nodes", "1"]), b"", limit)?.refused()?;
     ensure!(said.contains("node off"), "{said}");
-    let other = Cluster::new("skepbusy", 16449);
-    let _taken = TcpListener::bind("127.0.0.1:16449")?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let port = taken.local_addr()?.port();
+    let other = Cluster::on_port("skepbusy", port);
     let said = run(&mut other.up_command(&[]), b"", limit)?.refused()?;
-    ensure!(said.contains("16449") && said.contains("--api-port"), "{said}");
+    ensure!(said.contains(&port.to_string()) && said.contains("--api-port"), "{said}");
     ensure!(!other.dir().exists(), "a refused bring-up made {}", other.dir().display());
     Ok(())
 }
@@ -40,7 +41,7 @@ pub(crate) fn up_repairs_a_node_that_is_off(cluster: &Cluster) -> Result<()> {
 }
 
 pub(crate) fn down_after_a_crash_half_way_leaves_nothing(_: &Cluster) -> Result<()> {
-    let cluster = Cluster::new("skephalf", 16446);
+    let cluster = Cluster::new("skephalf")?;
     for pause in [60, 400, 2500] {
         let mut up =
             cluster.up_command(&["--nodes", "2"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
@@ -54,7 +55,7 @@ pub(crate) fn down_after_a_crash_half_way_leaves_nothing(_: &Cluster) -> Result<
 }
 
 pub(crate) fn an_etcd_cluster_survives_its_etcd_and_goes_down(_: &Cluster) -> Result<()> {
-    let cluster = Cluster::new("skepetcd", 16447);
+    let cluster = Cluster::new("skepetcd")?;
     cluster.down()?;
     let result = survive_etcd(&cluster);
     if result.is_err() {
