@@ -65,7 +65,7 @@ async fn run(args: Args, inherited: Vec<TcpListener>, log_level: telemetry::LogL
     std::fs::create_dir_all(&args.data_dir)
         .with_context(|| format!("cannot create the data directory {}", args.data_dir.display()))?;
     if let Some(target) = &args.migrate_to {
-        return store::migrate_to(&args, target).await;
+        return store::migrate_to(&args, target, &drain).await;
     }
     let reason = tokio::select! {
         outcome = start_roles(&args, inherited, &metrics, &readiness, &drain) => {
@@ -109,7 +109,7 @@ async fn serve(
 ) -> Result<()> {
     // The store first: its lock keeps a second process off the data directory.
     let metrics = StorageMetrics::register(metrics).context("cannot register the store's metrics")?;
-    let storage: Arc<dyn Storage> = Arc::new(Metered::new(store::open(args).await?, metrics));
+    let storage: Arc<dyn Storage> = Arc::new(Metered::new(store::open(args, drain).await?, metrics));
     let identities = Identities::open(args)?;
     identities.write_admin_kubeconfig(args)?;
     let api = ApiServer::open(Arc::clone(&storage), identities.api_server_config(args)?)

@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use redb::{Builder, Database, DatabaseError};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::feed::{self, Feed};
 use crate::leadership::LocalRoles;
@@ -70,6 +71,7 @@ struct Shared {
     feed: Feed,
     roles: LocalRoles,
     stopped: Mutex<Option<String>>,
+    failed: CancellationToken,
 }
 
 impl EmbeddedStorage {
@@ -93,6 +95,7 @@ impl EmbeddedStorage {
             feed: Feed::new(state.offset.served(state.revision)),
             roles: LocalRoles::default(),
             stopped: Mutex::default(),
+            failed: CancellationToken::new(),
         });
         let (commands, queue) = mpsc::channel(QUEUE);
         let thread = Writer::new(Arc::clone(&shared), state.revision);
@@ -100,6 +103,11 @@ impl EmbeddedStorage {
             std::thread::Builder::new().name("skep-store".to_owned()).spawn(move || thread.run(queue));
         let writer = writer.map_err(|error| tables::disk("starting its writer")(redb::Error::Io(error)))?;
         Ok(Self { shared, commands: Some(commands), writer: Some(writer) })
+    }
+
+    /// A future that resolves when the store has failed and must be opened again; it does not keep the store open.
+    pub fn failure(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.shared.failed.clone().cancelled_owned()
     }
 
     /// Hands a command to the writer and waits for the answer.
@@ -136,6 +144,7 @@ impl Shared {
         self.stopped.lock().get_or_insert(reason);
         self.feed.close();
         self.roles.end_all();
+        self.failed.cancel();
     }
 
     fn stop_error(&self) -> StorageError {

@@ -156,6 +156,7 @@ async fn a_failed_disk_ends_leadership_and_tails_and_refuses_writes() {
     let unknown = store.commit(write.clone()).await;
     assert!(matches!(unknown, Err(CommitError::OutcomeUnknown(_) | CommitError::Unavailable(_))));
     leadership.lost().await;
+    store.failure().await;
     assert!(futures::StreamExt::next(&mut tail).await.is_none());
     assert!(matches!(store.commit(write).await, Err(CommitError::Unavailable(StorageError::Stopped { .. }))));
 }
