@@ -178,7 +178,7 @@ impl Endpoints {
         }
         for name in links.keys().filter(|name| is_host_name(name) && !pods.contains_key(*name)) {
             tracing::warn!(device = name, "removing a pod device without a record");
-            self.netlink.delete_link(name).await?;
+            self.remove_device(name, None).await?;
         }
         let desired = self.network.desired(pods.values());
         for command in plan(&desired, &self.netlink.actual().await?) {
@@ -225,7 +225,7 @@ impl Endpoints {
         let intact = self.netlink.link(&pod.host_name).await?.is_some()
             && namespace.run(|netlink| check_pod(netlink, inside)).await?.is_empty();
         if !intact {
-            self.netlink.delete_link(&pod.host_name).await?;
+            self.remove_device(&pod.host_name, None).await?;
             self.netlink.create_pod_pair(pod, namespace.descriptor()).await?;
         }
         let link = self.netlink.link(&pod.host_name).await?;
@@ -245,13 +245,20 @@ impl Endpoints {
     async fn remove(&self, key: &AttachmentKey) -> Result<(), EndpointError> {
         let index = self.record.remove_rows(key)?;
         let name = skep_routing::pod::host_name(&key.container_id, &key.ifname);
-        self.netlink.delete_link(&name).await?;
-        if let Some(index) = index {
-            self.programs.detach_pod(index)?;
-        }
+        self.remove_device(&name, index).await?;
         if let Some(released) = self.record.release(key).await? {
             self.changed.send_replace(());
             tracing::info!(pod = %pod_name(&released.attachment), ips = ?addresses(&released), "detached");
+        }
+        Ok(())
+    }
+
+    /// Removes a pod's device and then its programs: without a device no packet can miss them.
+    async fn remove_device(&self, name: &str, remembered: Option<u32>) -> Result<(), EndpointError> {
+        let present = self.netlink.link(name).await?.map(|link| link.index);
+        self.netlink.delete_link(name).await?;
+        for index in present.into_iter().chain(remembered).collect::<BTreeSet<u32>>() {
+            self.programs.detach_pod(index)?;
         }
         Ok(())
     }

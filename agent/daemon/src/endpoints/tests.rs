@@ -207,7 +207,12 @@ async fn a_failed_attachment_leaves_nothing_and_foreign_leftovers_are_cleared() 
         endpoints.reconcile().await.unwrap();
         assert!(netlink.link(&orphan.host_name).await.unwrap().is_none());
         endpoints.add(key("c1"), pod(&sandbox)).await.unwrap();
+        // Half an attachment, as after a crash: it is made anew, and its old device leaves no programs behind.
+        ip(&["-n", &sandbox.0, "addr", "flush", "dev", "eth0"]);
+        endpoints.add(key("c1"), pod(&sandbox)).await.unwrap();
+        assert_eq!(kernel.programs.attached.lock().unwrap().len(), 1);
         assert_eq!(endpoints.gc(&BTreeSet::new()).await.unwrap(), 1);
+        assert!(kernel.programs.attached.lock().unwrap().is_empty());
         let missing = Attachment { netns: "/run/netns/skep-none".into(), ..pod(&sandbox) };
         let error = endpoints.add(key("c2"), missing).await.unwrap_err();
         assert!(error.to_string().contains("skep-none"));
