@@ -64,7 +64,8 @@ pub struct Tables {
 ///   programs did not translate, and to pods of other nodes, are taken up there. ARP on it is answered by the program,
 ///   so no neighbour entries are needed. Local pods have a more specific /32 route to the host side of their veth.
 /// - Pod veths: MTU of the uplink less 50 on both ends, in the pod a default route through the gateway (onlink, or with
-///   a scope-link route to it). `net.ipv4.conf.DEVICE.forwarding=0` on the host side; `rp_filter` 0 or 2 on
+///   a scope-link route to it). `net.ipv4.conf.DEVICE.forwarding=0` on the host side, on `skep_vxlan`,
+///   `skep_host` and `skep_net`: a lost program means lost traffic. `rp_filter` 0 or 2 on
 ///   `skep_host` and `skep_vxlan`.
 /// - Packets between this node's pods and other nodes' addresses travel in the tunnel both ways, so that the outer
 ///   source can be checked; host-to-host traffic does not.

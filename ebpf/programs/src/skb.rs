@@ -2,13 +2,20 @@
 
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
-    helpers::{bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_pull_data},
+    helpers::{bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_pull_data, bpf_skb_store_bytes},
 };
 use skep_abi::Plain;
 use skep_packet::packet::{ChecksumFix, Packet};
 
-/// Headers that are looked at: Ethernet, IP with options, TCP, or an ICMP error with what it quotes.
-const HEADERS: u32 = 128;
+/// Headers that nearly every packet has: Ethernet, IP without options, TCP. They lie in the linear part, because the
+/// stack that sent or received the packet has looked at them already.
+const USUAL_HEADERS: u32 = 54;
+/// Headers that some packets have: options, or an ICMP error with what it quotes.
+const ALL_HEADERS: u32 = 128;
+/// Offset of an IPv4 packet's version and header length.
+const VERSION_IHL_AT: u32 = 14;
+/// Offset of an IPv4 packet's protocol.
+const PROTOCOL_AT: u32 = 23;
 /// Offsets are cut to this, so that the verifier can bound them. Beyond every header that is looked at.
 const OFFSET_MASK: u32 = 0x1ff;
 
@@ -19,15 +26,27 @@ pub struct Skb {
 
 impl Skb {
     /// Wraps a program's context, and makes sure that its headers can be accessed directly.
+    ///
+    /// Only what is needed is pulled: pulling payload copies the packet, which costs more than the whole program.
     #[inline(always)]
     pub fn new(skb: *mut __sk_buff) -> Self {
         let packet = Self { skb };
-        let wanted = if packet.length() < HEADERS { packet.length() } else { HEADERS };
-        if packet.data() + wanted as usize > packet.data_end() {
-            // SAFETY: the context is the program's own. When it fails, reads find the end of the packet.
-            unsafe { bpf_skb_pull_data(skb, wanted) };
+        packet.pull(USUAL_HEADERS);
+        let plain =
+            packet.read::<u8>(VERSION_IHL_AT) == Some(0x45) && packet.read::<u8>(PROTOCOL_AT) != Some(1);
+        if !plain {
+            packet.pull(ALL_HEADERS);
         }
         packet
+    }
+
+    #[inline(always)]
+    fn pull(&self, headers: u32) {
+        let wanted = if self.length() < headers { self.length() } else { headers };
+        if self.data() + wanted as usize > self.data_end() {
+            // SAFETY: the context is the program's own. When it fails, reads find the end of the packet.
+            unsafe { bpf_skb_pull_data(self.skb, wanted) };
+        }
     }
 
     /// The context.
@@ -73,10 +92,14 @@ impl Packet for Skb {
         self.at::<T>(at).map(|from| unsafe { *from })
     }
 
+    /// By helper: a program that writes directly is given a prologue that copies every cloned packet, and what TCP sends
+    /// is always cloned.
     #[inline(always)]
     fn write<T: Plain>(&mut self, at: u32, value: T) -> Option<()> {
-        // SAFETY: the range was checked; the supported architectures write unaligned words.
-        self.at::<T>(at).map(|to| unsafe { *to = value })
+        let (from, size) = (core::ptr::from_ref(&value).cast(), size_of::<T>() as u32);
+        // SAFETY: the value lives during the call, and its size is given.
+        let result = unsafe { bpf_skb_store_bytes(self.skb.cast(), at, from, size, 0) };
+        if result == 0 { Some(()) } else { None }
     }
 
     #[inline(always)]

@@ -103,7 +103,7 @@ impl SockAddr {
             SockVerdict::Refuse => return refuse(),
             SockVerdict::Translate(to) => self.set_v4(to),
         }
-        report::passed(Hook::Socket, 0);
+        report::translated(Hook::Socket);
         PROCEED
     }
 
@@ -116,7 +116,7 @@ impl SockAddr {
             SockVerdict::Refuse => return refuse(),
             SockVerdict::Translate(to) => self.set_mapped(to),
         }
-        report::passed(Hook::Socket, 0);
+        report::translated(Hook::Socket);
         PROCEED
     }
 

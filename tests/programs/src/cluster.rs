@@ -218,6 +218,8 @@ impl Node {
              ip link set skep_vxlan mtu {POD_MTU} up
              ip link add skep_host mtu {POD_MTU} type veth peer name skep_net mtu {POD_MTU}
              ip link set skep_host up; ip link set skep_net up
+             sysctl -qw net.ipv4.conf.skep_vxlan.forwarding=0 net.ipv4.conf.skep_host.forwarding=0
+             sysctl -qw net.ipv4.conf.skep_net.forwarding=0
              ip addr add {gateway}/32 dev skep_host
              ip route add 10.96.0.0/16 dev skep_host src {gateway}
              ip route add 10.244.0.0/16 dev skep_host src {ip}"
