@@ -177,6 +177,9 @@ impl Resource {
         if self.has_status() {
             copy("status", old, new);
         }
+        if let Some(since) = old["metadata"].get("creationTimestamp") {
+            new["metadata"]["creationTimestamp"] = since.clone();
+        }
         if let Behaviour::Builtin(strategy) = &self.behaviour {
             (strategy.prepare_update)(new, old);
         }

@@ -37,9 +37,12 @@ pub(super) fn to_v2(autoscaler: &mut Value) {
             let target = json!({"type": "Utilization", "averageUtilization": share});
             metrics.insert(0, json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
         }
-        if !metrics.is_empty() {
-            spec["metrics"] = metrics.into();
+        if metrics.is_empty() {
+            // The old version's way of saying nothing: a share of the CPU.
+            let target = json!({"type": "Utilization", "averageUtilization": 80});
+            metrics.push(json!({"type": "Resource", "resource": {"name": "cpu", "target": target}}));
         }
+        spec["metrics"] = metrics.into();
     }
     if let Some(behavior) = annotated(autoscaler, BEHAVIOR) {
         object(autoscaler, "spec")["behavior"] = behavior;

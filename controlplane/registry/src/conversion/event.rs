@@ -30,6 +30,11 @@ pub(super) fn to_core(object: &mut Value) {
 /// To the events.k8s.io form.
 pub(super) fn to_events(object: &mut Value) {
     rename(object, NAMES.iter().map(|(a, b)| (*b, *a)));
+    for name in ["reportingController", "reportingInstance"] {
+        if object.get(name).is_some_and(|v| v == "") {
+            crate::field::remove(object, name);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -188,7 +188,11 @@ fn quantity(value: &mut Value, of_resource: bool) -> Result<(), String> {
     };
     let parsed = text.parse::<Quantity>().map_err(|e| e.to_string())?;
     let kept = if of_resource { parsed.rounded_to_milli() } else { parsed };
-    *value = Value::from(kept.to_string());
+    let canonical = kept.to_string();
+    // A sign that says nothing is kept, as upstream keeps it.
+    if text.strip_prefix('+') != Some(&canonical) {
+        *value = Value::from(canonical);
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Absent;
 use crate::check;
 use crate::error::Errors;
-use crate::field::{fill, int, object};
+use crate::field::{fill, object};
 use crate::group::core::pod_spec;
 use crate::path::Path;
 use crate::strategy::Strategy;
@@ -14,7 +14,6 @@ const COUNTS: &[&str] =
     &["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas", "observedGeneration"];
 
 pub(crate) static STRATEGY: Strategy = Strategy {
-    selectable: &["status.replicas"],
     default: |replicas| {
         let spec = object(replicas, "spec");
         fill(spec, "replicas", 1);
@@ -24,7 +23,6 @@ pub(crate) static STRATEGY: Strategy = Strategy {
     validate_change: super::selector_change,
     validate_status: |new, _, errors| super::status_counts(new, COUNTS, errors),
     warnings: super::warnings,
-    fields: |set, sink| sink("status.replicas", int(set, &["status", "replicas"]).unwrap_or(0).to_string()),
     row: super::replica_row,
     ..Strategy::WITH_STATUS
 };

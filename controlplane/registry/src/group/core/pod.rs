@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::pod_spec;
 use crate::error::Errors;
-use crate::field::{at, items, object, text};
+use crate::field::{at, fill, items, items_mut, object, text};
 use crate::path::Path;
 use crate::strategy::{FieldSink, Strategy};
 
@@ -45,6 +45,11 @@ fn default(pod: &mut Value) {
     let spec = object(pod, "spec");
     pod_spec::default::spec(spec);
     pod_spec::default::pod_only(spec);
+    for condition in items_mut(pod, &["status", "conditions"]) {
+        for time in ["lastProbeTime", "lastTransitionTime"] {
+            fill(condition, time, Value::Null);
+        }
+    }
 }
 
 fn prepare_create(pod: &mut Value) {

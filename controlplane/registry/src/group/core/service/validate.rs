@@ -49,7 +49,7 @@ fn external_name(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
 
 fn ports(spec: &Value, kind: &str, list: &Path<'_>, errors: &mut Errors) {
     let ports = items(spec, &["ports"]);
-    let (mut names, mut numbers) = (HashSet::new(), HashSet::new());
+    let (mut names, mut numbers, mut node_ports) = (HashSet::new(), HashSet::new(), HashSet::new());
     for (i, port) in ports.iter().enumerate() {
         let path = list.index(i);
         let name = text(port, &["name"]);
@@ -72,6 +72,10 @@ fn ports(spec: &Value, kind: &str, list: &Path<'_>, errors: &mut Errors) {
         }
         if kind == "ClusterIP" && int(port, &["nodePort"]).unwrap_or(0) != 0 {
             errors.forbidden(&path.field("nodePort"), "may not be used when `type` is 'ClusterIP'");
+        }
+        let node_port = int(port, &["nodePort"]).filter(|n| *n != 0);
+        if let Some(node) = node_port.filter(|n| !node_ports.insert((*n, text(port, &["protocol"])))) {
+            errors.invalid(&path.field("nodePort"), node, "provided port is already allocated");
         }
         if !numbers.insert((number, text(port, &["protocol"]))) && number != 0 {
             errors.duplicate(&path, port.clone());
