@@ -120,7 +120,12 @@ async fn run(
     let pair = bootstrap::client_certificate(&bootstrap, &files, &subject).await?;
     let credential = Credential::Certificate { cert: pair.cert.clone(), key: pair.key.clone() };
     let session = Session::new(session::client(&bootstrap.server, &credential).await?);
-    let renewal = Renewal { session: session.clone(), server: bootstrap.server.clone(), subject };
+    let renewal = Renewal {
+        session: session.clone(),
+        server: bootstrap.server.clone(),
+        subject,
+        bootstrap: bootstrap.credential.clone(),
+    };
     drain.spawn_until_drained(renewal.clone().client(pair, files.client.clone()));
     let serving = ServingCertificate::temporary(&config.node_name)?;
     let stored = Keypair::load(&files.serving)?;

@@ -1,15 +1,17 @@
 //! Config maps, secrets, Services and service-account tokens, read from the API when a pod needs them.
 //!
-//! Answers are kept for a few seconds, so that pods that start together ask once; nothing is watched, so a node's
-//! memory does not grow with the cluster.
+//! Answers are kept for a few seconds, so that pods that start together ask once, and longer for when the API is
+//! away; nothing is watched, so a node's memory does not grow with the cluster.
+
+mod cache;
 
 use std::{
-    collections::HashMap,
-    future::Future,
+    collections::{BTreeMap, HashMap},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use cache::Cache;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
@@ -18,20 +20,26 @@ use k8s_openapi::api::{
 use kube::api::{Api, ListParams, PostParams};
 use tokio::sync::Mutex;
 
-use crate::{pod::model::PodModel, session::Session, volume::VolumeError};
+use crate::{
+    env,
+    pod::model::PodModel,
+    session::{CallError, Session, bounded},
+    volume::VolumeError,
+};
 
 const OBJECT_TTL: Duration = Duration::from_secs(5);
 const SERVICE_TTL: Duration = Duration::from_secs(2);
 
-type Cached<T> = Mutex<HashMap<(String, String), (Instant, T)>>;
+/// Variables that name Services.
+type Variables = Arc<BTreeMap<String, String>>;
 
 /// The reader.
 #[derive(Debug)]
 pub(crate) struct Objects {
     session: Arc<Session>,
-    config_maps: Cached<Option<Arc<ConfigMap>>>,
-    secrets: Cached<Option<Arc<Secret>>>,
-    services: Cached<Arc<Vec<Service>>>,
+    config_maps: Cache<Option<Arc<ConfigMap>>>,
+    secrets: Cache<Option<Arc<Secret>>>,
+    services: Cache<Variables>,
     tokens: Mutex<HashMap<(String, String), Token>>,
 }
 
@@ -46,9 +54,9 @@ impl Objects {
     pub(crate) fn new(session: Arc<Session>) -> Self {
         Self {
             session,
-            config_maps: Mutex::default(),
-            secrets: Mutex::default(),
-            services: Mutex::default(),
+            config_maps: Cache::new(OBJECT_TTL),
+            secrets: Cache::new(OBJECT_TTL),
+            services: Cache::new(SERVICE_TTL),
             tokens: Mutex::default(),
         }
     }
@@ -60,11 +68,9 @@ impl Objects {
         name: &str,
     ) -> Result<Option<Arc<ConfigMap>>, VolumeError> {
         let api: Api<ConfigMap> = Api::namespaced(self.session.client(), namespace);
-        cached(&self.config_maps, OBJECT_TTL, namespace, name, async {
-            Ok(api.get_opt(name).await?.map(Arc::new))
-        })
-        .await
-        .map_err(failed(format!("get configmap {namespace}/{name}")))
+        let fetch = async { Ok(bounded(api.get_opt(name)).await?.map(Arc::new)) };
+        let found = self.config_maps.get(namespace, name, fetch).await;
+        found.map_err(failed(format!("get configmap {namespace}/{name}")))
     }
 
     /// A secret, if it exists.
@@ -74,21 +80,33 @@ impl Objects {
         name: &str,
     ) -> Result<Option<Arc<Secret>>, VolumeError> {
         let api: Api<Secret> = Api::namespaced(self.session.client(), namespace);
-        cached(&self.secrets, OBJECT_TTL, namespace, name, async {
-            Ok(api.get_opt(name).await?.map(Arc::new))
-        })
-        .await
-        .map_err(failed(format!("get secret {namespace}/{name}")))
+        let fetch = async { Ok(bounded(api.get_opt(name)).await?.map(Arc::new)) };
+        let found = self.secrets.get(namespace, name, fetch).await;
+        found.map_err(failed(format!("get secret {namespace}/{name}")))
     }
 
-    /// The Services of a namespace.
-    pub(crate) async fn services(&self, namespace: &str) -> Result<Arc<Vec<Service>>, VolumeError> {
+    /// Variables that name all Services of a namespace.
+    pub(crate) async fn service_variables(&self, namespace: &str) -> Result<Variables, VolumeError> {
         let api: Api<Service> = Api::namespaced(self.session.client(), namespace);
-        cached(&self.services, SERVICE_TTL, namespace, "", async {
-            Ok(Arc::new(api.list(&ListParams::default()).await?.items))
-        })
-        .await
-        .map_err(failed(format!("list services of {namespace}")))
+        let fetch = async {
+            let list = bounded(api.list(&ListParams::default())).await?;
+            Ok(Arc::new(env::services::variables(list.items.iter())))
+        };
+        let found = self.services.get(namespace, "", fetch).await;
+        found.map_err(failed(format!("list services of {namespace}")))
+    }
+
+    /// Variables that name the API server.
+    pub(crate) async fn api_variables(&self) -> Result<Variables, VolumeError> {
+        const NAMESPACE: &str = "default";
+        const NAME: &str = "kubernetes";
+        let api: Api<Service> = Api::namespaced(self.session.client(), NAMESPACE);
+        let fetch = async {
+            let found = bounded(api.get_opt(NAME)).await?;
+            Ok(Arc::new(env::services::variables(found.iter())))
+        };
+        let found = self.services.get(NAMESPACE, NAME, fetch).await;
+        found.map_err(failed(format!("get service {NAMESPACE}/{NAME}")))
     }
 
     /// A token of the pod's service account, bound to the pod; renewed after four fifths of its life.
@@ -108,7 +126,15 @@ impl Objects {
         if let Some(token) = known.as_ref().filter(|t| t.renew_at > now) {
             return Ok(token.text.clone());
         }
-        let token = self.request_token(model, audience, seconds, now).await?;
+        let token = match (self.request_token(model, audience, seconds, now).await, known) {
+            (Ok(token), _) => token,
+            // Not yet expired: it serves while the API is away.
+            (Err(error), Some(token)) => {
+                tracing::warn!(pod = %model.id, %error, "the service account token was not renewed");
+                return Ok(token.text);
+            }
+            (Err(error), None) => return Err(error),
+        };
         let text = token.text.clone();
         self.tokens.lock().await.insert(key, token);
         Ok(text)
@@ -139,10 +165,9 @@ impl Objects {
         let api: Api<k8s_openapi::api::core::v1::ServiceAccount> =
             Api::namespaced(self.session.client(), &model.id.namespace);
         let what = format!("request a token for service account {}/{account}", model.id.namespace);
-        let answer = api
-            .create_token_request(&account, &PostParams::default(), &request)
-            .await
-            .map_err(failed(what))?;
+        let params = PostParams::default();
+        let answer =
+            bounded(api.create_token_request(&account, &params, &request)).await.map_err(failed(what))?;
         let status = answer.status.unwrap_or_default();
         let end = status.expiration_timestamp.map_or(now, |t| t.0);
         let life = u64::try_from(end.duration_since(now).as_secs()).unwrap_or(0).max(60);
@@ -153,27 +178,6 @@ impl Objects {
     }
 }
 
-fn failed(what: String) -> impl FnOnce(kube::Error) -> VolumeError {
+fn failed(what: String) -> impl FnOnce(CallError) -> VolumeError {
     move |source| VolumeError::Api { what, source: Box::new(source) }
-}
-
-async fn cached<T: Clone>(
-    cache: &Cached<T>,
-    ttl: Duration,
-    namespace: &str,
-    name: &str,
-    fetch: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, kube::Error> {
-    let key = (namespace.to_owned(), name.to_owned());
-    let known = {
-        let mut entries = cache.lock().await;
-        entries.retain(|_, (at, _)| at.elapsed() < ttl);
-        entries.get(&key).map(|(_, value)| value.clone())
-    };
-    if let Some(value) = known {
-        return Ok(value);
-    }
-    let value = fetch.await?;
-    cache.lock().await.insert(key, (Instant::now(), value.clone()));
-    Ok(value)
 }

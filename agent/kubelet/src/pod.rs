@@ -4,6 +4,7 @@
 //! [`model`] is the pod as the API wants it, [`view`] what the runtime reports, [`memory`] what the kubelet
 //! remembers between two looks, [`plan`] turns the three into commands, [`status`] into what users see.
 
+pub(crate) mod admission;
 pub(crate) mod backoff;
 pub(crate) mod conditions;
 pub(crate) mod container_status;

@@ -10,7 +10,7 @@ const DECIMAL: [(&str, i32); 9] =
 fn nanos(text: &str) -> Option<i128> {
     for (suffix, shift) in BINARY {
         if let Some(number) = text.strip_suffix(suffix) {
-            return Some(decimal(number, 9)?.checked_mul(1i128 << shift)?);
+            return decimal(number, 9)?.checked_mul(1i128 << shift);
         }
     }
     if let Some(at) = text.find(['e', 'E']).filter(|at| at + 1 < text.len()) {

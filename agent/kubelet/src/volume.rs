@@ -63,7 +63,7 @@ pub(crate) enum VolumeError {
         what: String,
         /// The answer.
         #[source]
-        source: Box<kube::Error>,
+        source: Box<crate::session::CallError>,
     },
     /// The disk said no.
     #[error("{path}: {source}")]

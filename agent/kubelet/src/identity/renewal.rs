@@ -25,6 +25,8 @@ pub(crate) struct Renewal {
     pub(crate) server: Server,
     /// The node.
     pub(crate) subject: Subject,
+    /// What the first certificate was asked for with; needed again after the last one expired.
+    pub(crate) bootstrap: Option<Credential>,
 }
 
 /// Never looks away longer: the machine's clock may jump.
@@ -35,7 +37,7 @@ impl Renewal {
     pub(crate) async fn client(self, mut pair: Keypair, file: PathBuf) {
         loop {
             sleep_until(renewal_time(&pair)).await;
-            pair = self.next(Purpose::Client, &file).await;
+            pair = self.next(Purpose::Client, &file, Some(&pair)).await;
             let credential = Credential::Certificate { cert: pair.cert.clone(), key: pair.key.clone() };
             match session::client(&self.server, &credential).await {
                 Ok(client) => self.session.replace(client),
@@ -59,14 +61,30 @@ impl Renewal {
                 }
                 sleep_until(renewal_time(pair)).await;
             }
-            current = Some(self.next(Purpose::Serving, &file).await);
+            current = Some(self.next(Purpose::Serving, &file, None).await);
         }
     }
 
-    async fn next(&self, purpose: Purpose, file: &std::path::Path) -> Keypair {
+    /// The client to ask with: the node's own, or the bootstrap one when `present` has expired.
+    async fn client_for(&self, present: Option<&Keypair>) -> kube::Client {
+        let expired = present.is_some_and(|pair| !pair.is_valid(Timestamp::now()));
+        let Some(credential) = self.bootstrap.as_ref().filter(|_| expired) else {
+            return self.session.client();
+        };
+        match session::client(&self.server, credential).await {
+            Ok(client) => client,
+            Err(error) => {
+                tracing::warn!(%error, "the bootstrap credential cannot be used");
+                self.session.client()
+            }
+        }
+    }
+
+    async fn next(&self, purpose: Purpose, file: &std::path::Path, present: Option<&Keypair>) -> Keypair {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         loop {
-            match request::obtain(self.session.client(), &self.subject, purpose).await {
+            let client = self.client_for(present).await;
+            match request::obtain(client, &self.subject, purpose).await {
                 Ok(pair) => {
                     if let Err(error) = pair.store(file) {
                         tracing::error!(%error, "the certificate is used but could not be stored");

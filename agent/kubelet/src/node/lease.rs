@@ -62,7 +62,6 @@ async fn renew(session: &Session, node: &str, node_uid: &str) -> Result<(), Call
             renew_time: Some(now),
             ..LeaseSpec::default()
         }),
-        ..Lease::default()
     };
     bounded(api.create(&PostParams::default(), &lease)).await.map(|_| ())
 }

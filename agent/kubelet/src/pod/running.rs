@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{
+    admission,
     memory::Verdict,
     model::{Role, Unit},
     outcome,
@@ -28,7 +29,7 @@ enum Standing {
 }
 
 pub(super) fn plan(input: &Input<'_>, plan: &mut Plan) {
-    if let Some(verdict) = deadline(input, plan) {
+    if let Some(verdict) = admission::refusal(input.model).or_else(|| deadline(input, plan)) {
         plan.push(Command::Fail(verdict));
         return;
     }

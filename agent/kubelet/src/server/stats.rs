@@ -33,6 +33,8 @@ pub(crate) async fn summary(State(api): State<Api>) -> Result<Response, Refusal>
 }
 
 fn container(stats: v1::ContainerStats) -> Option<(PodId, Value)> {
+    // Containers that have ended are listed without figures.
+    stats.cpu.as_ref()?;
     let attributes = stats.attributes?;
     let id = labels::pod_of(&attributes.labels)?;
     let number = |value: Option<v1::UInt64Value>| value.map(|v| v.value);

@@ -3,7 +3,10 @@
 
 use std::{
     fs, io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     path::{Component, Path},
 };
 
@@ -53,6 +56,7 @@ fn beneath(root: &impl std::os::fd::AsFd, relative: &Path) -> nix::Result<OwnedF
 
 /// Makes the missing directories one by one, each below a descriptor that was resolved safely.
 fn create(root: &impl std::os::fd::AsFd, relative: &Path) -> io::Result<()> {
+    let mode = fstat(root.as_fd())?.st_mode & 0o7777;
     let mut walked = std::path::PathBuf::new();
     for part in relative.components() {
         let parent = beneath(root, &walked)?;
@@ -60,7 +64,11 @@ fn create(root: &impl std::os::fd::AsFd, relative: &Path) -> io::Result<()> {
         match beneath(root, &walked) {
             Ok(_) => {}
             Err(nix::errno::Errno::ENOENT) => {
-                mkdirat(&parent, part.as_os_str(), Mode::from_bits_truncate(0o750))?
+                mkdirat(&parent, part.as_os_str(), Mode::from_bits_truncate(0o750))?;
+                // As open as the volume itself, whatever the umask: containers are to write there.
+                let made = beneath(root, &walked)?;
+                let path = format!("/proc/self/fd/{}", made.as_raw_fd());
+                fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
             }
             Err(errno) => return Err(errno.into()),
         }
@@ -106,6 +114,8 @@ mod tests {
         assert!(open(&volume, Path::new("up")).is_err());
         assert!(open(&volume, Path::new("new/deep")).is_ok());
         assert!(volume.join("new/deep").is_dir());
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&volume.join("new/deep")), mode(&volume));
         assert!(bind(&volume, "../x", &base.join("t")).is_err());
         assert!(bind(&volume, "/etc", &base.join("t")).is_err());
         fs::remove_dir_all(base).unwrap();

@@ -61,6 +61,7 @@ fn difference(uid: &str, known: Option<&PodStatus>, wanted: &PodStatus) -> Value
                 map.insert(key.to_owned(), Value::Null);
             }
         }
+        clear_conditions(map, &before);
         // Addresses are merged by value, so those that are gone must be named.
         let ips = |s: &PodStatus| s.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect::<Vec<_>>();
         let stay = ips(wanted);
@@ -70,6 +71,20 @@ fn difference(uid: &str, known: Option<&PodStatus>, wanted: &PodStatus) -> Value
         }
     }
     json!({"metadata": {"uid": uid}, "status": status})
+}
+
+/// Conditions are merged by type, so a reason or message that no longer holds must be named to go.
+fn clear_conditions(status: &mut serde_json::Map<String, Value>, before: &Value) {
+    let known = before.get("conditions").and_then(Value::as_array);
+    let wanted = status.get_mut("conditions").and_then(Value::as_array_mut);
+    for condition in wanted.into_iter().flatten() {
+        let same = known.into_iter().flatten().find(|k| k.get("type") == condition.get("type"));
+        for key in ["reason", "message"] {
+            if condition.get(key).is_none() && same.is_some_and(|k| k.get(key).is_some()) {
+                condition[key] = Value::Null;
+            }
+        }
+    }
 }
 
 /// Sends `status`; what the API has now, or nothing when it could not be told.
@@ -167,5 +182,15 @@ mod tests {
         assert_eq!(patch["status"]["podIP"], Value::Null);
         assert!(patch["status"].as_object().unwrap().contains_key("podIP"));
         assert!(!patch["status"].as_object().unwrap().contains_key("reason"));
+    }
+
+    #[test]
+    fn a_condition_that_holds_again_loses_its_reason() {
+        let known = status(json!({"conditions": [{"type": "Ready", "status": "False", "reason": "x"}]}));
+        let wanted = status(json!({"conditions": [{"type": "Ready", "status": "True"}]}));
+        let patch = difference("u", Some(&known), &wanted);
+        let condition = patch["status"]["conditions"][0].as_object().unwrap();
+        assert_eq!(condition.get("reason"), Some(&Value::Null));
+        assert!(!condition.contains_key("message"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use k8s_openapi::api::node::v1::RuntimeClass;
 use skep_wire::cri::v1;
 
 use super::ops::{Context, Outcome};
@@ -9,6 +10,7 @@ use crate::{
     cri::CriError,
     events::Severity,
     sandbox::{self, SandboxInput, dns},
+    session::bounded,
 };
 
 /// A sandbox that could not be made.
@@ -20,6 +22,10 @@ enum SandboxError {
     Cri(#[from] CriError),
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::CgroupError),
+    #[error("RuntimeClass \"{0}\" not found")]
+    NoRuntimeClass(String),
+    #[error("RuntimeClass: {0}")]
+    Api(#[from] crate::session::CallError),
     #[error("log directory {0}: {1}")]
     Logs(String, #[source] std::io::Error),
 }
@@ -50,7 +56,7 @@ async fn run(context: &Context, attempt: u32, stale: &[String]) -> Result<String
         }
     }
     let config = config(context, attempt)?;
-    let handler = "";
+    let handler = &runtime_handler(context).await?;
     match cri.run_sandbox(config.clone(), handler).await {
         Ok(id) => Ok(id),
         Err(error) => match reserved_by(&error) {
@@ -63,6 +69,16 @@ async fn run(context: &Context, attempt: u32, stale: &[String]) -> Result<String
             None => Err(error.into()),
         },
     }
+}
+
+/// The runtime's handler for the pod's RuntimeClass; empty for the default.
+async fn runtime_handler(context: &Context) -> Result<String, SandboxError> {
+    let Some(name) = context.model.spec().and_then(|s| s.runtime_class_name.as_deref()) else {
+        return Ok(String::new());
+    };
+    let api: kube::Api<RuntimeClass> = kube::Api::all(context.shared.session.client());
+    let class = bounded(api.get_opt(name)).await?;
+    class.map(|c| c.handler).ok_or_else(|| SandboxError::NoRuntimeClass(name.to_owned()))
 }
 
 /// Older runtimes take these and quietly do something else.

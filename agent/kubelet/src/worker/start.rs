@@ -219,12 +219,10 @@ fn secret_names(container: &Container) -> impl Iterator<Item = &str> {
 /// Variables of the namespace's Services if the pod wants them, and always of the API server.
 async fn services(context: &Context) -> Result<BTreeMap<String, String>, VolumeError> {
     let objects = &context.shared.objects;
-    let default = objects.services("default").await?;
-    let api = default.iter().filter(|s| s.metadata.name.as_deref() == Some("kubernetes"));
-    let mut set = env::services::variables(api);
+    let mut set = BTreeMap::clone(&*objects.api_variables().await?);
     if context.model.spec().and_then(|s| s.enable_service_links).unwrap_or(true) {
-        let own = objects.services(&context.model.id.namespace).await?;
-        set.extend(env::services::variables(own.iter()));
+        let own = objects.service_variables(&context.model.id.namespace).await?;
+        set.extend(own.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
     Ok(set)
 }
