@@ -3,6 +3,8 @@
 //! Nodes and kubelets are played by the test: it registers ready nodes, renews leases, and makes pods ready. Nothing
 //! sleeps for a fixed time: every step waits for a condition with a deadline.
 
+#![expect(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
 #[path = "cluster/world.rs"]
 mod world;
 
@@ -311,4 +313,70 @@ async fn bootstrapping_kubelet_gets_its_certificate() {
         .await;
     let certificate = request.status.unwrap().certificate.unwrap();
     assert!(String::from_utf8_lossy(&certificate.0).contains("BEGIN CERTIFICATE"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restarted_controllers_and_scheduler_take_over_without_doubling_pods() {
+    let world = World::start().await;
+    world.add_nodes(3).await;
+    world.create::<Deployment>("default", deployment(6, "v1")).await;
+    for image in ["v2", "v3"] {
+        world.play_kubelets("default").await;
+        world.restart_control_loops().await;
+        set_image(&world, image).await;
+        world.play_kubelets("default").await;
+    }
+    let most = std::sync::atomic::AtomicUsize::new(0);
+    world
+        .until("the rollout is over", || async {
+            world.play_kubelets("default").await;
+            let live = |pod: &Pod| pod.metadata.deletion_timestamp.is_none();
+            let count = world.list::<Pod>("default").await.iter().filter(|pod| live(pod)).count();
+            most.fetch_max(count, std::sync::atomic::Ordering::Relaxed);
+            let deployment = world.api::<Deployment>("default").get("web").await.ok()?;
+            let status = deployment.status?;
+            (status.observed_generation == deployment.metadata.generation
+                && status.updated_replicas == Some(6)
+                && status.replicas == Some(6)
+                && status.available_replicas == Some(6))
+            .then_some(())
+        })
+        .await;
+    assert!(most.into_inner() <= 8, "more pods than the surge allows");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_pods_start_quickly_and_evenly() {
+    let world = World::start().await;
+    world.add_nodes(10).await;
+    world.create::<Deployment>("default", deployment(100, "v1")).await;
+    let pods = world
+        .until("every pod has a node", || async {
+            let pods = world.list::<Pod>("default").await;
+            let bound = |pod: &&Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+            (pods.iter().filter(bound).count() == 100).then_some(pods)
+        })
+        .await;
+    assert_eq!(pods.len(), 100);
+    let mut counts = std::collections::BTreeMap::new();
+    for node in pods.iter().filter_map(|pod| pod.spec.as_ref()?.node_name.clone()) {
+        *counts.entry(node).or_insert(0) += 1;
+    }
+    assert!(counts.values().all(|count| *count == 10), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn serving_certificate_waits_for_the_addresses_of_its_node() {
+    let world = World::start().await;
+    world.add_nodes(1).await;
+    let requests = world.request_serving_certificate("node-0", "10.89.0.11").await;
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.89.0.11"}]}});
+    let nodes = world.cluster_api::<Node>();
+    nodes.patch_status("node-0", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
+    world
+        .until("the certificate is issued", || async {
+            let request: CertificateSigningRequest = requests.get("node-0-serving").await.ok()?;
+            request.status?.certificate
+        })
+        .await;
 }

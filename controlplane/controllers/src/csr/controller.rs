@@ -6,13 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, PostParams};
-use skep_informer::{ObjectKey, Outcome, WorkQueue, work};
+use skep_informer::{Change, ObjectKey, Outcome, WorkQueue, work};
 use skep_pki::CertificateRequest;
 
 use super::identity::RequestedIdentity;
-use super::plan::{Command, node_name, plan};
+use super::plan::{Command, is_open, node_name, plan};
 use crate::context::Context;
 use crate::error::{ControllerError, unless_gone};
 
@@ -28,6 +29,19 @@ impl CsrController {
         let queue: Arc<WorkQueue<ObjectKey>> = Arc::default();
         let sink = queue.clone();
         context.informers.csrs.on_change(move |change| sink.add(ObjectKey::of(&**change.latest())));
+        // A serving certificate waits for its node to say which addresses are its own.
+        let (sink, requests) = (queue.clone(), context.informers.csrs.store().clone());
+        context.informers.nodes.on_change(move |change| {
+            let addresses = |node: &Node| node.status.as_ref().and_then(|status| status.addresses.clone());
+            if let Change::Updated { old, new } = &change
+                && addresses(old) == addresses(new)
+            {
+                return;
+            }
+            for request in requests.list().iter().filter(|request| is_open(request)) {
+                sink.add(ObjectKey::of(&**request));
+            }
+        });
         Self { context: context.clone(), queue }
     }
 

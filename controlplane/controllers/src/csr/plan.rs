@@ -71,6 +71,12 @@ pub(crate) fn plan(
     approval(request, identity, node).map_or(Command::Keep(left), Command::Approve)
 }
 
+/// Whether nobody has decided about a request that is ours.
+pub(crate) fn is_open(request: &CertificateSigningRequest) -> bool {
+    let decided = ["Approved", "Denied", "Failed"].iter().any(|kind| has_condition(request, kind));
+    ours(&request.spec.signer_name) && !decided
+}
+
 fn ours(signer: &str) -> bool {
     matches!(signer, KUBELET_CLIENT | KUBELET_SERVING | API_CLIENT)
 }

@@ -31,7 +31,9 @@ pub struct World {
     api: Arc<ApiServer>,
     admin: Client,
     drain: Drain,
+    authority: Arc<Authority>,
     silent: Arc<Mutex<HashSet<String>>>,
+    loops: Mutex<Option<DrainTrigger>>,
     _trigger: DrainTrigger,
 }
 
@@ -48,19 +50,36 @@ impl World {
         api.bootstrap().await.unwrap();
         let admin = api.in_process_client("admin", &["system:masters"]);
         let authority = Arc::new(Authority::create("test").unwrap());
-        let client = api.in_process_client("system:kube-controller-manager", &[]);
-        let mut controllers = ControllersConfig::new(client, "10.244.0.0/16".parse().unwrap(), authority);
-        controllers.node_grace = Duration::from_secs(2);
-        drain.spawn(skep_controllers::run(controllers, drain.clone()));
-        let scheduler = SchedulerConfig::new(api.in_process_client("system:kube-scheduler", &[]));
-        drain.spawn(skep_scheduler::run(scheduler, drain.clone()));
-        let world = Self { api, admin, drain, silent: Arc::default(), _trigger: trigger };
+        let (silent, loops) = (Arc::default(), Mutex::default());
+        let world = Self { api, admin, drain, authority, silent, loops, _trigger: trigger };
+        world.start_control_loops();
         for namespace in ["default", "kube-node-lease"] {
             world.ensure_namespace(namespace).await;
         }
         let accounts = world.api::<k8s_openapi::api::core::v1::ServiceAccount>("default");
         world.until("pods may be made", || async { accounts.get("default").await.ok() }).await;
         world
+    }
+
+    fn start_control_loops(&self) {
+        let (trigger, drain) = self.drain.child();
+        let client = self.api.in_process_client("system:kube-controller-manager", &[]);
+        let cidr = "10.244.0.0/16".parse().unwrap();
+        let mut controllers = ControllersConfig::new(client, cidr, self.authority.clone());
+        controllers.node_grace = Duration::from_secs(2);
+        drain.spawn(skep_controllers::run(controllers, drain.clone()));
+        let scheduler = SchedulerConfig::new(self.api.in_process_client("system:kube-scheduler", &[]));
+        drain.spawn(skep_scheduler::run(scheduler, drain.clone()));
+        *self.loops.lock() = Some(trigger);
+    }
+
+    /// Stops controllers and scheduler wherever they are, and starts new ones.
+    pub async fn restart_control_loops(&self) {
+        let trigger = self.loops.lock().take();
+        if let Some(trigger) = trigger {
+            assert!(trigger.drain(DEADLINE).await, "control loops did not stop");
+        }
+        self.start_control_loops();
     }
 
     /// A namespaced API as administrator.
@@ -182,20 +201,33 @@ impl World {
 
     /// Files a client certificate request as a bootstrapping kubelet would.
     pub async fn request_kubelet_certificate(&self, node: &str) -> Api<CertificateSigningRequest> {
-        let pem = kubelet_request(node);
         let client = self.api.in_process_client("system:bootstrap:abcdef", &["system:bootstrappers"]);
-        let request = json!({
-            "metadata": {"name": node},
-            "spec": {
-                "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
-                "usages": ["client auth", "digital signature"],
-                "request": k8s_openapi::ByteString(pem.into_bytes()),
-            },
-        });
-        let request: CertificateSigningRequest = serde_json::from_value(request).unwrap();
-        Api::all(client).create(&PostParams::default(), &request).await.unwrap();
+        let signer = "kubernetes.io/kube-apiserver-client-kubelet";
+        file_request(client, node, signer, "client auth", kubelet_request(node, &[])).await;
         self.cluster_api()
     }
+
+    /// Files a serving certificate request as the node itself would, named `NODE-serving`.
+    pub async fn request_serving_certificate(&self, node: &str, ip: &str) -> Api<CertificateSigningRequest> {
+        let client = self.api.in_process_client(&format!("system:node:{node}"), &["system:nodes"]);
+        let name = format!("{node}-serving");
+        let request = kubelet_request(node, &[ip]);
+        file_request(client, &name, "kubernetes.io/kubelet-serving", "server auth", request).await;
+        self.cluster_api()
+    }
+}
+
+async fn file_request(client: Client, name: &str, signer: &str, usage: &str, pem: String) {
+    let request = json!({
+        "metadata": {"name": name},
+        "spec": {
+            "signerName": signer,
+            "usages": [usage, "digital signature"],
+            "request": k8s_openapi::ByteString(pem.into_bytes()),
+        },
+    });
+    let request: CertificateSigningRequest = serde_json::from_value(request).unwrap();
+    Api::all(client).create(&PostParams::default(), &request).await.unwrap();
 }
 
 async fn renew(client: Client, node: String, silent: Arc<Mutex<HashSet<String>>>) {
@@ -214,11 +246,12 @@ async fn renew(client: Client, node: String, silent: Arc<Mutex<HashSet<String>>>
     }
 }
 
-/// The PKCS #10 request of a kubelet for its client certificate.
-fn kubelet_request(node: &str) -> String {
+/// The PKCS #10 request of a kubelet; with addresses for serving, without for its client certificate.
+fn kubelet_request(node: &str, ips: &[&str]) -> String {
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
     params.distinguished_name.push(rcgen::DnType::CommonName, format!("system:node:{node}"));
+    params.subject_alt_names = ips.iter().map(|ip| rcgen::SanType::IpAddress(ip.parse().unwrap())).collect();
     params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap()
 }
