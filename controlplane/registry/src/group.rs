@@ -7,12 +7,11 @@ pub(crate) mod batch;
 pub(crate) mod core;
 pub(crate) mod networking;
 pub(crate) mod platform;
+pub(crate) mod rare;
 pub(crate) mod rbac;
 pub(crate) mod storage;
 
 static PLAIN: Strategy = Strategy::BASE;
-static COUNTED: Strategy = Strategy { generation: true, ..Strategy::BASE };
-static WITH_STATUS: Strategy = Strategy::WITH_STATUS;
 
 /// The strategy of a built-in resource.
 pub(crate) fn strategy(group: &str, plural: &str) -> &'static Strategy {
@@ -26,9 +25,5 @@ pub(crate) fn strategy(group: &str, plural: &str) -> &'static Strategy {
         "events.k8s.io" => Some(&core::event::NEW_GROUP),
         _ => platform::strategy(group, plural),
     };
-    found.unwrap_or(match plural {
-        "deviceclasses" => &COUNTED,
-        "apiservices" | "resourceclaims" => &WITH_STATUS,
-        _ => &PLAIN,
-    })
+    found.or_else(|| rare::strategy(plural)).unwrap_or(&PLAIN)
 }

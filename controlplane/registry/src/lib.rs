@@ -11,9 +11,11 @@
 //! | [`error`], [`path`] | what is wrong and where |
 //! | [`patch`] | strategic merge, JSON patch, merge patch |
 //! | [`discovery`], [`openapi`] | the documents derived from all this |
-//! | `core`, `apps`, .. | one file a resource: defaults, validation, table row |
+//! | `group` | the built-in resources, one file each: defaults, validation, table row |
+//! | `custom` | custom resources: pruning, defaults and validation by their own schema |
 //!
-//! Facts about types and names come from `tables/`, derived from a server's OpenAPI by `tables/derive.py`.
+//! Facts about types and names come from `tables/`, derived from a server's OpenAPI by `tables/derive.py`, and field
+//! numbers from a client's descriptors by `tables/derive_wire.py`.
 
 pub mod decode;
 pub mod discovery;

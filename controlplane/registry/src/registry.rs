@@ -245,6 +245,51 @@ mod tests {
     }
 
     #[test]
+    fn every_row_has_a_cell_for_each_column() {
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        for resource in Registry::builtin().resources() {
+            let mut object = serde_json::json!({"metadata": {"name": "a", "namespace": "b"}});
+            assert_eq!(
+                resource.row(&object, now).len(),
+                resource.columns().len(),
+                "bare {}",
+                resource.plural
+            );
+            resource.default(&mut object);
+            resource.prepare_create(&mut object);
+            assert_eq!(
+                resource.row(&object, now).len(),
+                resource.columns().len(),
+                "filled {}",
+                resource.plural
+            );
+        }
+    }
+
+    #[test]
+    fn filling_in_twice_changes_nothing() {
+        for resource in Registry::builtin().resources() {
+            let mut once = serde_json::json!({"apiVersion": resource.api_version(), "kind": resource.kind,
+                "metadata": {"name": "a"}});
+            resource.default(&mut once);
+            let mut twice = once.clone();
+            resource.default(&mut twice);
+            assert_eq!(once, twice, "{}", resource.plural);
+        }
+    }
+
+    #[test]
+    fn every_default_passes_its_own_decoding() {
+        for resource in Registry::builtin().resources() {
+            let mut object =
+                serde_json::json!({"apiVersion": resource.api_version(), "metadata": {"name": "a"}});
+            resource.default(&mut object);
+            let decoded = resource.decode_value(object, crate::FieldValidation::Strict);
+            assert!(decoded.is_ok(), "{}: {decoded:?}", resource.plural);
+        }
+    }
+
+    #[test]
     fn preferred_version_comes_first() {
         let registry = Registry::builtin();
         let autoscaling = registry.groups().iter().find(|g| &*g.name == "autoscaling").unwrap();

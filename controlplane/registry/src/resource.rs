@@ -158,7 +158,8 @@ impl Resource {
         }
     }
 
-    /// Status and generation of a new object.
+    /// Status and generation of a new object, and what derives from its metadata: the caller has set uid (a Job's
+    /// selector) and creationTimestamp (a volume's phase time) before.
     pub fn prepare_create(&self, object: &mut Value) {
         if self.has_status() {
             remove(object, "status");

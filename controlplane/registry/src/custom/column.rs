@@ -153,7 +153,7 @@ fn take<'a>(step: &Step, value: &'a Value) -> Vec<&'a Value> {
             let matches = |item: &&Value| {
                 follow(path, item).into_iter().any(|found| match found {
                     Value::String(text) => text == wanted,
-                    other => other.to_string() == *wanted,
+                    other => other.to_string().as_str() == wanted.as_str(),
                 })
             };
             value.as_array().into_iter().flatten().filter(matches).collect()

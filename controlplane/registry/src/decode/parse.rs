@@ -1,4 +1,5 @@
-//! JSON and YAML text (and protobuf bodies, see [`wire`]) to values, noticing members that appear twice (the last one wins, as upstream).
+//! Bodies to values: JSON and YAML text, and the protobuf form by its magic bytes (see [`wire`]). Members that appear
+//! twice are noticed; the last one wins, as upstream.
 
 use std::cell::RefCell;
 use std::fmt;
