@@ -170,7 +170,19 @@ impl NetConf {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_input_makes_the_parsers_panic(text: Vec<u8>, verb: String, id: String, arguments: String) {
+            let _refused_or_not = NetConf::parse(&text);
+            let given = [("CNI_COMMAND", verb), ("CNI_CONTAINERID", id), ("CNI_ARGS", arguments)];
+            let of = |name: &str| given.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone());
+            let _refused_or_not = Environment::of(of);
+        }
+    }
 
     fn environment(pairs: &[(&str, &str)]) -> Result<Environment, Failure> {
         Environment::of(|name| {

@@ -227,3 +227,6 @@ impl Engine {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
