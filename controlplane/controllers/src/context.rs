@@ -8,9 +8,13 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Repl
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
+    ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -69,6 +73,9 @@ pub(crate) struct Informers {
     pub(crate) daemon_sets: Arc<Informer<DaemonSet>>,
     pub(crate) stateful_sets: Arc<Informer<StatefulSet>>,
     pub(crate) controller_revisions: Arc<Informer<ControllerRevision>>,
+    pub(crate) claims: Arc<Informer<PersistentVolumeClaim>>,
+    pub(crate) volumes: Arc<Informer<PersistentVolume>>,
+    pub(crate) storage_classes: Arc<Informer<StorageClass>>,
     pub(crate) jobs: Arc<Informer<Job>>,
     pub(crate) csrs: Arc<Informer<CertificateSigningRequest>>,
     pub(crate) budgets: Arc<Informer<PodDisruptionBudget>>,
@@ -92,6 +99,9 @@ impl Informers {
             daemon_sets: Informer::new(&[]),
             stateful_sets: Informer::new(&[]),
             controller_revisions: Informer::new(&[(BY_CONTROLLER, controller_index)]),
+            claims: Informer::new(&[]),
+            volumes: Informer::new(&[]),
+            storage_classes: Informer::new(&[]),
             jobs: Informer::new(&[]),
             csrs: Informer::new(&[]),
             budgets: Informer::new(&[]),
@@ -116,6 +126,9 @@ impl Informers {
             watch(&self.daemon_sets, client, everything()),
             watch(&self.stateful_sets, client, everything()),
             watch(&self.controller_revisions, client, everything()),
+            watch(&self.claims, client, everything()),
+            watch(&self.volumes, client, everything()),
+            watch(&self.storage_classes, client, everything()),
             watch(&self.jobs, client, everything()),
             watch(&self.csrs, client, everything()),
             watch(&self.budgets, client, everything()),
@@ -138,6 +151,9 @@ impl Informers {
         self.daemon_sets.synced().await;
         self.stateful_sets.synced().await;
         self.controller_revisions.synced().await;
+        self.claims.synced().await;
+        self.volumes.synced().await;
+        self.storage_classes.synced().await;
         self.jobs.synced().await;
         self.csrs.synced().await;
         self.budgets.synced().await;

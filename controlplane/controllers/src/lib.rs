@@ -30,6 +30,7 @@ mod revisions;
 mod service_account;
 mod statefulset;
 mod template_hash;
+mod volume;
 
 pub use config::ControllersConfig;
 pub use manager::run;

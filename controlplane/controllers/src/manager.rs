@@ -22,6 +22,7 @@ use crate::pod_gc::PodGcController;
 use crate::replicaset::ReplicaSetController;
 use crate::service_account::ServiceAccountController;
 use crate::statefulset::StatefulSetController;
+use crate::volume::VolumeController;
 
 const COMPONENT: &str = "kube-controller-manager";
 
@@ -64,5 +65,6 @@ fn controllers(context: &Arc<Context>) -> Vec<BoxFuture<'static, ()>> {
         NamespaceController::new(context).run().boxed(),
         GarbageCollector::new(context).run().boxed(),
         PodGcController::new(context).run().boxed(),
+        VolumeController::new(context).run().boxed(),
     ]
 }

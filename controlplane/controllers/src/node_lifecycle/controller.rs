@@ -85,7 +85,8 @@ impl NodeLifecycleController {
             return Ok(Outcome::After(Duration::from_millis(200)));
         }
         let pods = informers.pods.store().by_index(BY_NODE, &key.name);
-        if !is_ready(&node) {
+        // A kubelet that still answers speaks for its pods itself, whatever it says about its node.
+        if ready(&node).is_some_and(|ready| ready.status == "Unknown") {
             let unready = pods.iter().filter(|pod| pods::is_ready(pod) && !pods::is_terminating(pod));
             let marks = unready.map(|pod| self.mark_unready(pod));
             all_steps(join_all(marks).await)?;
