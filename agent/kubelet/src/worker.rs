@@ -72,6 +72,7 @@ pub(crate) struct Worker {
     changes: mpsc::Receiver<Change>,
     reported: Option<PodStatus>,
     report_at: Option<Timestamp>,
+    disputed_at: Option<Timestamp>,
     network: watch::Receiver<RuntimeState>,
     announced: announce::Announced,
 }
@@ -81,6 +82,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often a young init container is looked at, and for how long it is young.
 const GLANCE: Duration = Duration::from_millis(150);
 const HURRY: Duration = Duration::from_secs(10);
+
+/// How long the API may show other conditions than those reported before they are reported again.
+const DISPUTE: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// A worker for the pod in `inbox`.
@@ -108,6 +112,7 @@ impl Worker {
             changes,
             reported,
             report_at: None,
+            disputed_at: None,
             network,
             announced: announce::Announced::default(),
         }
@@ -269,8 +274,22 @@ impl Worker {
             (waits && self.view.sandboxes.is_empty()).then(|| self.network.borrow().message.clone());
         self.announced.tell(&self.shared.events, &self.model, &status, network);
         if self.reported.as_ref().is_some_and(|known| report::same(known, &status)) {
-            return;
+            let seen = self.model.pod.status.as_ref();
+            if seen.is_none_or(|seen| report::agrees(seen, &status)) {
+                self.disputed_at = None;
+                return;
+            }
+            // Our own write may be on its way back; if it stays so, somebody else has written over it.
+            match self.disputed_at {
+                Some(since) if since + DISPUTE <= now => self.reported = seen.cloned(),
+                since => {
+                    let since = *self.disputed_at.insert(since.unwrap_or(now));
+                    self.report_at = Some(since + DISPUTE);
+                    return;
+                }
+            }
         }
+        self.disputed_at = None;
         let task = report::patch(self.shared.clone(), self.model.clone(), self.reported.clone(), status);
         self.launch(OpKey::Report, None, task);
     }
@@ -291,12 +310,22 @@ impl Worker {
             Some(done) = self.tasks.join_next() => match done {
                 Ok(done) => self.settle(done),
                 Err(error) if error.is_cancelled() => {}
-                Err(error) => tracing::error!(pod = %self.model.id, %error, "a command panicked"),
+                Err(error) => {
+                    tracing::error!(pod = %self.model.id, %error, "a command panicked");
+                    self.forget_finished();
+                }
             },
             Some(change) = self.changes.recv() => change.apply(&mut self.memory),
             Ok(()) = self.network.changed() => {}
             () = tokio::time::sleep(sleep.unwrap_or_default()), if sleep.is_some() => {}
         }
+    }
+
+    /// A command that panicked says nothing: without this it would be in flight for ever.
+    fn forget_finished(&mut self) {
+        self.handles.retain(|_, (_, handle)| !handle.is_finished());
+        self.in_flight.retain(|key, _| self.handles.contains_key(key));
+        self.looked = false;
     }
 
     fn take_wish(&mut self) {

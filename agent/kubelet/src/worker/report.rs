@@ -43,6 +43,13 @@ pub(super) fn same(known: &PodStatus, wanted: &PodStatus) -> bool {
     conditions && strip(known) == strip(wanted)
 }
 
+/// Whether the conditions in the API hold what `wanted` says: a controller marks the pods of a node that it
+/// takes for lost, and it is for the kubelet to say that they are well.
+pub(super) fn agrees(seen: &PodStatus, wanted: &PodStatus) -> bool {
+    let mut conditions = wanted.conditions.iter().flatten();
+    conditions.all(|c| status::condition(seen, &c.type_).is_some_and(|found| found.status == c.status))
+}
+
 fn own(status: &PodStatus) -> Value {
     let mut value = serde_json::to_value(status).unwrap_or_default();
     if let Some(map) = value.as_object_mut() {
@@ -166,6 +173,13 @@ mod tests {
         let wanted =
             status(json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "False"}]}));
         assert!(!same(&known, &wanted));
+    }
+
+    #[test]
+    fn a_condition_that_somebody_else_has_written_is_disputed() {
+        let ready = |state: &str| status(json!({"conditions": [{"type": "Ready", "status": state}]}));
+        assert!(agrees(&ready("True"), &ready("True")));
+        assert!(!agrees(&ready("False"), &ready("True")));
     }
 
     #[test]
