@@ -73,8 +73,7 @@ fn bind_and_rename(path: &Path) -> io::Result<UnixListener> {
 
 /// The connections of `listener` whose peer runs as root or as this process's own user; others are closed.
 pub fn trusted_connections(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
-    UnixListenerStream::new(listener)
-        .filter(|connection| connection.as_ref().map_or(true, is_trusted))
+    UnixListenerStream::new(listener).filter(|connection| connection.as_ref().map_or(true, is_trusted))
 }
 
 fn is_trusted(stream: &UnixStream) -> bool {
