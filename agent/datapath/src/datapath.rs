@@ -32,6 +32,7 @@ use crate::{
     objects,
     pins::PinnedMaps,
     rows::{BackendAddress, BackendSlot, Endpoint, Frontend, Peer},
+    sys,
     table::MapTable,
     test_run::{self, TestOutcome, TestPacket},
 };
@@ -97,6 +98,7 @@ impl Datapath {
     /// # Errors
     /// When there are no compiled programs, without root, or when the kernel refuses.
     pub fn open(config: DatapathConfig) -> Result<Self, DatapathError> {
+        sys::lift_memory_limit();
         let folders = Folders::create(&config.pin_root)?;
         let maps = PinnedMaps::open(&folders.maps, &config.sizes)?;
         for (map, origin) in maps.origins() {
@@ -362,4 +364,16 @@ where
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_path_may_be_shared_by_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Datapath>();
+        shared::<Tables>();
+    }
 }

@@ -115,6 +115,13 @@ fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
 }
 
+/// Lifts the limit of locked memory, under which kernels before 5.11 count maps. Failing is fine: they say so themselves.
+pub(crate) fn lift_memory_limit() {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the pointer is valid for the call.
+    unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
+}
+
 /// Creates a map.
 pub(crate) fn create_map(name: &str, facts: MapFacts) -> io::Result<OwnedFd> {
     let mut attr = CreateAttr {

@@ -92,6 +92,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         add("redirect-only programs, native", limit, Goal::None)?;
         add("bare link between nodes", bare, Goal::None)?;
     }
+    setups.check_no_drops()?;
     report.finish()
 }
 

@@ -1,5 +1,7 @@
 //! What a data path does with what an earlier one left pinned. Needs root and objects.
 
+#![allow(clippy::unwrap_used, reason = "what a test builds on must work")]
+
 use std::time::Duration;
 
 use skep_abi::programs::FROM_POD;

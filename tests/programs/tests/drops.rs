@@ -3,6 +3,8 @@
 //! Reasons that need a tunnel or a full map are reached by [`tunnel`] in namespaces; what no packet can reach yet is
 //! listed with the reason why, so that nothing is left out silently.
 
+#![allow(clippy::unwrap_used, reason = "what a test builds on must work")]
+
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use skep_abi::{

@@ -1,5 +1,7 @@
 //! Real traffic between pods, nodes and Services, in network namespaces. Needs root and compiled objects.
 
+#![allow(clippy::unwrap_used, reason = "what a test builds on must work")]
+
 use std::net::Ipv4Addr;
 
 use skep_datapath::AttachKind;

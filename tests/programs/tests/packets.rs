@@ -1,5 +1,7 @@
 //! Packets through the loaded programs: verdict, bytes with verified checksums, conntrack. Needs root and objects.
 
+#![allow(clippy::unwrap_used, reason = "what a test builds on must work")]
+
 use std::net::Ipv4Addr;
 
 use skep_abi::{

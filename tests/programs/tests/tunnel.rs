@@ -1,5 +1,7 @@
 //! The tunnel believes nobody: inner sources are checked against the outer one, on real VXLAN. Needs root and objects.
 
+#![allow(clippy::unwrap_used, reason = "what a test builds on must work")]
+
 use std::{net::Ipv4Addr, time::Duration};
 
 use skep_abi::{DropReason, Hook};

@@ -2,7 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use skep_abi::DropReason;
 use skep_datapath::{Limits, limits};
 use skep_test_programs::{
     Attach, Cluster,
@@ -52,6 +53,19 @@ impl Setups {
             Path { client: &self.limit[0].pod, server: &self.limit[1].pod, address: PODS[1] },
             Path { client: &self.vxlan[0].node, server: &self.vxlan[1].node, address: NODES[1] },
         ]
+    }
+}
+
+impl Setups {
+    /// Fails when our programs dropped anything but what is no IPv4: the numbers would not mean what they say.
+    pub(crate) fn check_no_drops(&self) -> Result<()> {
+        for node in &self.ours.nodes {
+            for row in node.datapath().counters()? {
+                let noise = matches!(row.reason, None | Some(DropReason::UnsupportedProtocol));
+                ensure!(noise, "{} packets were dropped at {}: {:?}", row.packets, row.hook, row.reason);
+            }
+        }
+        Ok(())
     }
 }
 
