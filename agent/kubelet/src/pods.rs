@@ -105,7 +105,11 @@ impl Pods {
         let named = |pod: &Pod| {
             pod.metadata.namespace.as_deref() == Some(namespace) && pod.metadata.name.as_deref() == Some(name)
         };
-        self.list().into_iter().find(|pod| named(pod))
+        let workers = self.workers.lock();
+        let mut found: Vec<Desired> = workers.values().map(|h| h.desired.borrow().clone()).collect();
+        // A pod that is gone may still be on its way out while its successor of the same name runs.
+        found.sort_by_key(|desired| desired.gone);
+        found.into_iter().map(|desired| desired.pod).find(|pod| named(pod))
     }
 
     fn wish(self: &Arc<Self>, desired: Desired) {

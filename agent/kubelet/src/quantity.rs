@@ -102,4 +102,17 @@ mod tests {
         assert_eq!(divided(&q("250m"), &q("1")), Some(1));
         assert_eq!(divided(&q("1"), &q("0")), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics(text: String) {
+            let _ = (whole(&q(&text)), milli(&q(&text)), divided(&q(&text), &q(&text)));
+        }
+
+        #[test]
+        fn thousandths_are_a_thousand_times_whole_units(number in 0i64..1_000_000_000) {
+            let quantity = q(&number.to_string());
+            proptest::prop_assert_eq!(milli(&quantity), whole(&quantity).map(|w| w * 1000));
+        }
+    }
 }

@@ -139,8 +139,9 @@ impl Worker {
                 continue;
             }
             self.follow_up(now);
+            let disputed = self.disputed_at.map(|since| since + DISPUTE);
             let glance = self.hurries(now).then(|| now + GLANCE);
-            self.wait(plan.wake.into_iter().chain(self.report_at).chain(glance).min()).await;
+            self.wait(plan.wake.into_iter().chain(self.report_at).chain(disputed).chain(glance).min()).await;
             self.looked &= glance.is_none_or(|at| at > Timestamp::now());
         }
     }
@@ -261,7 +262,12 @@ impl Worker {
     }
 
     fn report(&mut self, now: Timestamp) {
-        if self.gone || self.memory.finalized || self.in_flight.contains_key(&OpKey::Report) {
+        if self.gone || self.memory.finalized {
+            // Nobody is left to be told: what was due must not wake the worker any more.
+            (self.report_at, self.disputed_at) = (None, None);
+            return;
+        }
+        if self.in_flight.contains_key(&OpKey::Report) {
             return;
         }
         if self.report_at.is_some_and(|at| at > now) {
@@ -283,8 +289,7 @@ impl Worker {
             match self.disputed_at {
                 Some(since) if since + DISPUTE <= now => self.reported = seen.cloned(),
                 since => {
-                    let since = *self.disputed_at.insert(since.unwrap_or(now));
-                    self.report_at = Some(since + DISPUTE);
+                    self.disputed_at = Some(since.unwrap_or(now));
                     return;
                 }
             }

@@ -45,4 +45,16 @@ mod tests {
         assert_eq!(known("cost $5 and $"), "cost $5 and $");
         assert_eq!(known("$(A"), "$(A");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn text_without_a_dollar_is_kept(text in "[^$]*") {
+            proptest::prop_assert_eq!(known(&text), text);
+        }
+
+        #[test]
+        fn no_text_panics(text in "[$()A-z]*") {
+            let _ = known(&text);
+        }
+    }
 }

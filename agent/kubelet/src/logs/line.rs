@@ -97,4 +97,11 @@ mod tests {
         assert!(timed.starts_with(b"2026-01-02T03:04:05.678901234Z hello"));
         assert_eq!(Filter::default().render(b"2026-01-02T03:04:05Z stdout P x").unwrap(), b"x");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_line_is_shown_or_left_out(raw: Vec<u8>) {
+            let _ = Filter { timestamps: true, ..Filter::default() }.render(&raw);
+        }
+    }
 }

@@ -73,4 +73,11 @@ mod tests {
         assert_eq!(query.first("tailLines"), Some("5"));
         assert_eq!(Query::parse(None), Query::default());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_query_is_parsed(text: String) {
+            let _ = Query::parse(Some(&text));
+        }
+    }
 }

@@ -218,4 +218,20 @@ mod tests {
         assert_eq!(of(GOAWAY, &[0; 8]), Frame::GoAway);
         assert_eq!(of(9, &[0; 8]), Frame::Other);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_from_the_other_side_panic(head in proptest::array::uniform8(proptest::num::u8::ANY), payload: Vec<u8>) {
+            let head = super::head(head);
+            proptest::prop_assert!(head.length < LARGEST);
+            let _ = frame(head, payload.into());
+        }
+
+        #[test]
+        fn any_data_survives_the_wire(stream in 1u32..0x7fff_ffff, fin: bool, bytes: Vec<u8>) {
+            let (head, payload) = split(&data(stream, fin, &bytes));
+            proptest::prop_assert_eq!(head.length, bytes.len());
+            proptest::prop_assert_eq!(frame(head, payload), Frame::Data { stream, fin, payload: bytes.into() });
+        }
+    }
 }

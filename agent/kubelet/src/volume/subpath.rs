@@ -12,7 +12,7 @@ use std::{
 
 use nix::{
     fcntl::{OFlag, OpenHow, ResolveFlag, openat2},
-    mount::{MsFlags, mount},
+    mount::{MntFlags, MsFlags, mount, umount2},
     sys::stat::{Mode, SFlag, fstat, mkdirat},
 };
 
@@ -29,7 +29,11 @@ pub(crate) fn bind(volume: &Path, sub_path: &str, target: &Path) -> Result<(), V
     let is_dir = is_dir(&source).map_err(VolumeError::io(target))?;
     make_target(target, is_dir).map_err(VolumeError::io(target))?;
     if super::mounts::is_mounted(target).map_err(VolumeError::io(target))? {
-        return Ok(());
+        if is_same(&source, target).map_err(VolumeError::io(target))? {
+            return Ok(());
+        }
+        // The volume's files were replaced since the last run of the container.
+        umount2(target, MntFlags::MNT_DETACH).map_err(|errno| VolumeError::io(target)(errno.into()))?;
     }
     let from = format!("/proc/self/fd/{}", source.as_raw_fd());
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
@@ -79,6 +83,13 @@ fn create(root: &impl std::os::fd::AsFd, relative: &Path) -> io::Result<()> {
 fn is_dir(file: &OwnedFd) -> io::Result<bool> {
     let mode = SFlag::from_bits_truncate(fstat(file)?.st_mode);
     Ok(mode & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+/// Whether `target` already shows the file behind `source`.
+fn is_same(source: &OwnedFd, target: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let (wanted, shown) = (fstat(source)?, fs::metadata(target)?);
+    Ok(wanted.st_dev == shown.dev() && wanted.st_ino == shown.ino())
 }
 
 fn make_target(target: &Path, is_dir: bool) -> io::Result<()> {
