@@ -42,7 +42,11 @@ pub(crate) fn test(level: Option<Level>, retries: u8) -> Result<ExitCode> {
             say::line(&format!("{}: {tally}; trying the level again ({retry} of {retries})", level.name()));
             tally = level.attempt();
             if tally.failed == 0 {
-                say::line(&format!("{}: UNSTABLE, failed at first and passed on try {}", level.name(), retry + 1));
+                say::line(&format!(
+                    "{}: UNSTABLE, failed at first and passed on try {}",
+                    level.name(),
+                    retry + 1
+                ));
             }
         }
         results.push((level, tally));

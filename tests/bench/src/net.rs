@@ -39,21 +39,29 @@ enum Pattern {
     RequestResponse,
     /// A connection for each byte.
     ConnectRequestResponse,
+    /// One connection, as many bytes as go through.
+    Stream,
 }
 
 impl Pattern {
-    const ALL: [Pattern; 2] = [Pattern::RequestResponse, Pattern::ConnectRequestResponse];
+    const ALL: [Pattern; 3] = [Pattern::RequestResponse, Pattern::ConnectRequestResponse, Pattern::Stream];
 
     fn name(self) -> &'static str {
         match self {
             Pattern::RequestResponse => "request/response",
             Pattern::ConnectRequestResponse => "connect/request/response",
+            Pattern::Stream => "stream",
         }
+    }
+
+    fn unit(self) -> &'static str {
+        if self == Pattern::Stream { "MB/s" } else { "1/s" }
     }
 }
 
 const PORT: u16 = 5201;
 const PATIENCE: Duration = Duration::from_secs(5);
+const STREAM_BLOCK: usize = 128 * 1024;
 
 /// A client's and a server's place in one setup.
 pub(crate) struct Path<'a> {
@@ -85,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let ours = median(ours)?;
         let mut add = |peer, rates, goal| -> Result<()> {
             let peer = Peer { name: peer, value: median(rates)? };
-            report.add(format!("overlay, {}", pattern.name()), ours, "1/s", peer, goal);
+            report.add(format!("overlay, {}", pattern.name()), ours, pattern.unit(), peer, goal);
             Ok(())
         };
         add("the kernel's own VXLAN", vxlan, Goal::AtLeast(0.90))?;
@@ -108,10 +116,11 @@ fn measure(path: &Path<'_>, pattern: Pattern, time: Duration) -> Result<f64> {
     let listener = path.server.within(|| Ok(TcpListener::bind(address)?))?;
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let server = scope.spawn(|| serve(&listener, &done));
+        let server = scope.spawn(|| serve(&listener, pattern, &done));
         let rate = path.client.within(|| match pattern {
             Pattern::RequestResponse => request_response(address, time),
             Pattern::ConnectRequestResponse => connect_request_response(address, time),
+            Pattern::Stream => stream(address, time),
         });
         done.store(true, Ordering::Relaxed);
         // One more connection, from beside it, wakes the server, which then sees that it is done.
@@ -121,11 +130,16 @@ fn measure(path: &Path<'_>, pattern: Pattern, time: Duration) -> Result<f64> {
     })
 }
 
-fn serve(listener: &TcpListener, done: &AtomicBool) -> Result<()> {
+fn serve(listener: &TcpListener, pattern: Pattern, done: &AtomicBool) -> Result<()> {
+    let mut buffer = vec![0; STREAM_BLOCK];
     while !done.load(Ordering::Relaxed) {
         let (mut stream, _) = listener.accept()?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
+        if pattern == Pattern::Stream {
+            while stream.read(&mut buffer).is_ok_and(|count| count > 0) {}
+            continue;
+        }
         let mut byte = [0];
         // A reset ends a connection like a close does.
         while matches!(stream.read(&mut byte), Ok(1)) && stream.write_all(&byte).is_ok() {}
@@ -166,4 +180,16 @@ fn connect_request_response(address: SocketAddr, time: Duration) -> Result<f64> 
         count += 1;
     }
     Ok(f64::from(count) / start.elapsed().as_secs_f64())
+}
+
+/// Megabytes a second that the client got rid of.
+fn stream(address: SocketAddr, time: Duration) -> Result<f64> {
+    let mut stream = connect(address).context("cannot connect")?;
+    let block = vec![7; STREAM_BLOCK];
+    let (start, mut bytes) = (Instant::now(), 0usize);
+    while start.elapsed() < time {
+        stream.write_all(&block)?;
+        bytes += block.len();
+    }
+    Ok(bytes as f64 / 1e6 / start.elapsed().as_secs_f64())
 }

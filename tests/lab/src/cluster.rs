@@ -109,7 +109,10 @@ impl Cluster {
     /// kubectl, not started.
     pub fn kubectl_command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
-        command.args(words).env("KUBECONFIG", self.dir.join("kubeconfig")).env("HOME", self.dir.with_file_name("home"));
+        command
+            .args(words)
+            .env("KUBECONFIG", self.dir.join("kubeconfig"))
+            .env("HOME", self.dir.with_file_name("home"));
         command
     }
 
