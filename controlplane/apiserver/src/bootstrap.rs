@@ -2,6 +2,7 @@
 //! classes, the service range, and the `kubernetes` Service with its endpoints.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use skep_registry::Resource;
@@ -17,6 +18,8 @@ use crate::store::{self, WriteError};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const ATTEMPTS: usize = 5;
+/// How often the objects that must exist are looked after.
+const KEEP_EVERY: Duration = Duration::from_secs(10);
 /// Roles written in one transaction.
 const BATCH: usize = 60;
 
@@ -34,6 +37,23 @@ pub async fn run(state: &State) -> ApiResult<()> {
     endpoints(state).await?;
     state.bootstrapped.store(true, Ordering::Release);
     Ok(())
+}
+
+/// Puts back, for ever, what the cluster cannot do without when somebody deletes it.
+pub async fn keep(state: std::sync::Arc<State>) {
+    loop {
+        tokio::time::sleep(KEEP_EVERY).await;
+        if !state.bootstrapped.load(Ordering::Acquire) {
+            continue;
+        }
+        let kept = async {
+            kubernetes_service(&state).await?;
+            endpoints(&state).await
+        };
+        if let Err(error) = kept.await {
+            tracing::warn!(%error, "the kubernetes Service could not be kept");
+        }
+    }
 }
 
 async fn roles(state: &State) -> ApiResult<()> {

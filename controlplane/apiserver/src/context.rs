@@ -39,6 +39,8 @@ pub struct WriteOptions {
     pub validation: FieldValidation,
     /// Who manages the fields written, for managedFields.
     pub manager: String,
+    /// The object already says who manages its fields (an apply).
+    pub managed: bool,
 }
 
 impl Context {
@@ -93,7 +95,7 @@ impl Context {
                 manager.find(bad).unwrap_or_default());
             return Err(ApiError::invalid_option(kind, Cause::new("FieldValueInvalid", "fieldManager", message)));
         }
-        Ok(WriteOptions { dry_run, validation, manager })
+        Ok(WriteOptions { dry_run, validation, manager, managed: false })
     }
 
     /// The client program's name, from its User-Agent.

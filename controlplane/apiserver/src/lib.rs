@@ -11,6 +11,7 @@
 //! | `authn`, `authz`, `user` | who asks, and whether they may |
 //! | `rest`, `list_options`, `selector` | verbs on resources |
 //! | `subresource`, `review`, `service` | what is special about single resources |
+//! | `apply` | server-side apply and field ownership |
 //! | `admission` | completion and refusal of writes |
 //! | `proxy` | what leads to a kubelet, a pod or a Service |
 //! | `document` | discovery, OpenAPI, health, version |
@@ -18,6 +19,7 @@
 //! | `media`, `shape`, `respond`, `status` | the wire |
 
 mod admission;
+mod apply;
 mod authn;
 mod authz;
 mod bootstrap;

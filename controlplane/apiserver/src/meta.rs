@@ -104,7 +104,7 @@ pub fn generate_name(object: &mut Value) {
 
 /// Fields only the server writes, for a new object.
 pub fn fill_system_fields(object: &mut Value) {
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields", "generation"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
         clear(object, field);
     }
     set(object, "uid", uuid::Uuid::new_v4().to_string());

@@ -1,6 +1,7 @@
 //! Resources over HTTP: finds what a request addresses, checks that the verb is served there, and hands over to the
 //! module of the verb. One file a verb below.
 
+pub(crate) mod apply;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod delete_options;

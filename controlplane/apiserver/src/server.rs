@@ -92,6 +92,7 @@ impl ApiServer {
     pub fn run_background(self: &Arc<Self>, drain: &Drain) {
         drain.spawn_until_drained(follow::run(Arc::clone(&self.state)));
         drain.spawn_until_drained(custom_resources::run(Arc::clone(&self.state)));
+        drain.spawn_until_drained(bootstrap::keep(Arc::clone(&self.state)));
         let (state, token) = (Arc::clone(&self.state), drain.token().clone());
         drain.spawn(async move {
             token.cancelled().await;

@@ -103,6 +103,11 @@ impl ApiError {
         Self::new(409, "Conflict", message).about(group, plural, name)
     }
 
+    /// 409 of an apply against fields that others own.
+    pub fn apply_conflict(message: impl Into<String>) -> Self {
+        Self::new(409, "Conflict", message)
+    }
+
     /// 409 in the words clients know for a stale resourceVersion.
     pub fn stale(group: &str, plural: &str, name: &str) -> Self {
         let why = "the object has been modified; please apply your changes to the latest version and try again";

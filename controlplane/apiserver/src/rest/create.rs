@@ -53,6 +53,9 @@ pub async fn create_value(
     if !matches!(meta::text(&object, "resourceVersion"), "") {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
     }
+    if !options.managed {
+        meta::clear(&mut object, "managedFields");
+    }
     resource.default(&mut object);
     let request = Request { user: &context.user, target, operation: Operation::Create, options, context };
     admission::mutate(state, &request, &mut object, None)?;

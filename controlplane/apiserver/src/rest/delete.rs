@@ -85,6 +85,7 @@ pub async fn delete_object(
         dry_run: options.dry_run,
         validation: skep_registry::FieldValidation::Ignore,
         manager: String::new(),
+        managed: false,
     };
     let request =
         Request { user: &context.user, target, operation: Operation::Delete, options: &write_options, context };

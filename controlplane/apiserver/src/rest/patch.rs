@@ -1,5 +1,5 @@
 //! `patch`: JSON patch, merge patch and strategic merge patch over the object as it is served, then an update.
-//! Server-side apply has its place here and is refused by its media type until it exists.
+//! An applied configuration is another matter and goes to [`apply`].
 
 use serde_json::Value;
 use skep_registry::FieldValidation;
@@ -8,13 +8,17 @@ use crate::context::{Context, WriteOptions};
 use crate::media;
 use crate::meta;
 use crate::respond::HttpResponse;
-use crate::rest::{Target, json_patch};
+use crate::rest::{Target, apply, json_patch};
 use crate::rest::update::{Part, write};
 use crate::state::State;
 use crate::status::{ApiError, ApiResult, Cause};
 
-const SUPPORTED: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const SUPPORTED: [&str; 4] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    apply::MEDIA,
+];
 
 /// A decoded patch.
 #[derive(Debug, Clone)]
@@ -29,6 +33,9 @@ pub enum Patch {
 
 /// Answers `patch` of an object or of its status.
 pub async fn patch(state: &State, context: &Context, target: &Target) -> ApiResult<HttpResponse> {
+    if media::content_media(&context.headers) == apply::MEDIA {
+        return apply::apply(state, context, target).await;
+    }
     let patch = Patch::read(context, target)?;
     let options = context.write_options("PatchOptions")?;
     let part = if target.subresource.as_deref() == Some("status") { Part::Status } else { Part::Main };
@@ -76,11 +83,6 @@ impl Patch {
             "application/merge-patch+json" => object_only(parsed()?).map(Self::Merge),
             "application/strategic-merge-patch+json" if target.resource.builtin => {
                 object_only(parsed()?).map(Self::Strategic)
-            }
-            "application/apply-patch+yaml" if context.query.text("fieldManager").is_none() => {
-                let message = "Required value: is required for apply patch";
-                let cause = Cause::new("FieldValueRequired", "fieldManager", message);
-                Err(ApiError::invalid_option("PatchOptions", cause))
             }
             _ => Err(ApiError::unsupported_media_type(&SUPPORTED)),
         }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use skep_storage::{Object, Op};
 
 use crate::admission::{self, Operation, Request};
+use crate::apply::{self, managers::Identity};
 use crate::context::{Context, WriteOptions};
 use crate::meta;
 use crate::respond::HttpResponse;
@@ -190,7 +191,6 @@ async fn attempt(
     if part == Part::Settled && generation.is_i64() {
         meta::set(&mut new, "generation", generation);
     }
-    meta::carry(&mut new, old, "managedFields");
     admission::mutate(state, request, &mut new, Some(old))?;
     check_finalizers(target, &new, old)?;
     let mut extra = Vec::new();
@@ -205,6 +205,9 @@ async fn attempt(
             invalid(resource, target.name(), resource.validate_status_update(&new, old))?;
         }
         Part::Settled => {}
+    }
+    if !request.options.managed {
+        track(request, old, &mut new);
     }
     admission::validate(state, request, Some(&new), Some(old))?;
     resource.warnings(&new).into_iter().for_each(|w| context.warn(w));
@@ -230,6 +233,17 @@ async fn attempt(
         Err(WriteError::Conflict(_)) => Err(Attempt::Again),
         Err(WriteError::Api(error)) => Err(error.into()),
     }
+}
+
+/// Keeps account of who owns what, for objects that have been applied.
+fn track(request: &Request<'_>, old: &Value, new: &mut Value) {
+    let identity = Identity {
+        manager: request.options.manager.clone(),
+        operation: "Update".to_owned(),
+        api_version: request.target.resource.api_version(),
+        subresource: request.target.subresource.clone(),
+    };
+    apply::track(old, new, request.target.resource.schema().root(), &identity, &meta::now());
 }
 
 /// No finalizer may be added once deletion has begun.

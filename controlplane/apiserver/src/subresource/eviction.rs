@@ -86,6 +86,7 @@ async fn take_from_budgets(
         dry_run: how.dry_run,
         validation: skep_registry::FieldValidation::Ignore,
         manager: String::new(),
+        managed: false,
     };
     let pod_name = target.name();
     let take = |current: &Value| taken(current, pod_name);

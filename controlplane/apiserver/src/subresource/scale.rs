@@ -56,8 +56,13 @@ fn check(target: &Target, asked: &Value) -> ApiResult<()> {
     let replicas = asked["spec"]["replicas"].as_i64().unwrap_or(0);
     if replicas < 0 {
         let message = format!("Invalid value: {replicas}: must be greater than or equal to 0");
-        let cause = Cause::new("FieldValueInvalid", "spec.replicas", message);
-        return Err(ApiError::invalid("autoscaling", "Scale", target.name(), vec![cause]));
+        let resource = &target.resource;
+        let (group, kind, field) = match resource.custom_scale() {
+            None => ("autoscaling", "Scale", "spec.replicas"),
+            Some(_) => (&*resource.group, &*resource.kind, replicas_path(resource, "specReplicasPath", ".spec.replicas")),
+        };
+        let cause = Cause::new("FieldValueInvalid", field, message);
+        return Err(ApiError::invalid(group, kind, target.name(), vec![cause]));
     }
     Ok(())
 }

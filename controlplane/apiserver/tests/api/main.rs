@@ -1,5 +1,7 @@
 //! The API in process over a store in memory: what clients rely on, stage by stage.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its server has failed")]
+
 mod bench;
 
 use std::sync::Arc;
