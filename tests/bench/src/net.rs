@@ -25,10 +25,10 @@ use setups::Setups;
 #[derive(Debug, Parser)]
 pub(crate) struct Args {
     /// Rounds per setup and pattern.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 21)]
     rounds: usize,
     /// Milliseconds a round.
-    #[arg(long, default_value_t = 700)]
+    #[arg(long, default_value_t = 250)]
     milliseconds: u64,
 }
 

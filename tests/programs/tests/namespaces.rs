@@ -4,6 +4,7 @@
 
 use std::net::Ipv4Addr;
 
+use skep_abi::Hook;
 use skep_datapath::AttachKind;
 use skep_model::Protocol;
 use skep_test_programs::{
@@ -136,6 +137,19 @@ fn traffic_of_every_kind_passes(attach: Attach) {
         let bulk = Peer::ask(PEER, &client.netns, None, &["bulk", &to, "20000000"]);
         assert_eq!(first_line(&cluster, bulk), "bulk 20000000");
     }
+}
+
+#[test]
+fn the_stacks_own_routes_through_the_tunnel_device_work_too() {
+    let cluster = cluster(Attach::Best);
+    let (first, remote) = (&cluster.nodes[0], &cluster.nodes[1].pods[0]);
+    let _server = serve(remote, "tcp", 80, "remote");
+    let route = "ip link set skep_vxlan arp off; ip route add 10.244.2.0/24 dev skep_vxlan src 10.89.0.11";
+    first.netns.sh(route).unwrap();
+    let answer = get_from_node(first, false, "tcp-get", (remote.ip, 80));
+    assert!(first_line(&cluster, answer).starts_with("remote 10.89.0.11 "));
+    let counted = first.datapath().counters().unwrap();
+    assert!(counted.iter().any(|row| row.hook == Hook::ToOverlay && row.reason.is_none()), "{counted:?}");
 }
 
 #[test]
