@@ -158,28 +158,27 @@ async fn run(
     let tls = tls::config(serving.clone(), &bootstrap.server.ca)?;
     drain.spawn_until_drained(listen::serve(listener, tls, router));
 
-    let uid = join(&shared, &pods, Reporter::new(shared.clone(), machine, version), &drain).await;
+    join(&shared, &pods, Reporter::new(shared.clone(), machine, version), &drain).await;
     ready.ready();
     // Only now does the API know the addresses that the serving certificate is to name.
     drain.spawn_until_drained(renewal.serving(serving, stored, files.serving.clone()));
     let name = shared.config.node_name.clone();
-    drain.spawn_until_drained(lease::keep(session.clone(), name.clone(), uid));
+    drain.spawn_until_drained(lease::keep(session.clone(), name.clone()));
     source::run(session, name, pods).await;
     Ok(())
 }
 
-/// Watches the runtime and registers the node; the node's uid.
-async fn join(shared: &Arc<Shared>, pods: &Arc<Pods>, reporter: Reporter, drain: &Drain) -> String {
+/// Watches the runtime and registers the node.
+async fn join(shared: &Arc<Shared>, pods: &Arc<Pods>, reporter: Reporter, drain: &Drain) {
     let cri = shared.cri.clone();
     drain.spawn_until_drained(pleg::poll(cri.clone(), pods.clone()));
     drain.spawn_until_drained(pleg::follow(cri.clone(), pods.clone()));
     drain.spawn_until_drained(logs::rotate::run(cri));
     drain.spawn_until_drained(gc::run(shared.clone(), pods.clone()));
-    let uid = reporter.register().await;
+    reporter.register().await;
     let severity = events::Severity::Normal;
     shared.events.node(&shared.config.node_name, severity, "Starting", "Starting kubelet.".to_owned());
     drain.spawn_until_drained(reporter.run());
-    uid
 }
 
 /// The runtime's version and features, once it answers.

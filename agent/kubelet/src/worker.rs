@@ -8,9 +8,11 @@ pub(crate) mod images;
 pub(crate) mod ops;
 pub(crate) mod report;
 pub(crate) mod sandbox_op;
+mod settle;
 pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod teardown;
+mod tell;
 pub(crate) mod volumes;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -27,7 +29,7 @@ use crate::{
     cri::inspect,
     pod::{
         ending,
-        memory::{Memory, TornDown, Verdict},
+        memory::{Memory, Verdict},
         model::{PodModel, Role},
         plan::{self, Command, InFlight, Input, OpKey},
         status,
@@ -83,9 +85,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const GLANCE: Duration = Duration::from_millis(150);
 const HURRY: Duration = Duration::from_secs(10);
 
-/// How long the API may show other conditions than those reported before they are reported again.
-const DISPUTE: Duration = Duration::from_secs(1);
-
 impl Worker {
     /// A worker for the pod in `inbox`.
     pub(crate) fn new(shared: Arc<Shared>, mut inbox: Inbox) -> Self {
@@ -139,7 +138,7 @@ impl Worker {
                 continue;
             }
             self.follow_up(now);
-            let disputed = self.disputed_at.map(|since| since + DISPUTE);
+            let disputed = self.disputed_at.map(|since| since + tell::DISPUTE);
             let glance = self.hurries(now).then(|| now + GLANCE);
             self.wait(plan.wake.into_iter().chain(self.report_at).chain(disputed).chain(glance).min()).await;
             self.looked &= glance.is_none_or(|at| at > Timestamp::now());
@@ -261,44 +260,6 @@ impl Worker {
         self.report(now);
     }
 
-    fn report(&mut self, now: Timestamp) {
-        if self.gone || self.memory.finalized {
-            // Nobody is left to be told: what was due must not wake the worker any more.
-            (self.report_at, self.disputed_at) = (None, None);
-            return;
-        }
-        if self.in_flight.contains_key(&OpKey::Report) {
-            return;
-        }
-        if self.report_at.is_some_and(|at| at > now) {
-            return;
-        }
-        self.report_at = None;
-        let status = status::status(&self.input(now), &self.shared.node_ips);
-        let waits = !self.network.borrow().network_ready && !self.model.host_network();
-        let network =
-            (waits && self.view.sandboxes.is_empty()).then(|| self.network.borrow().message.clone());
-        self.announced.tell(&self.shared.events, &self.model, &status, network);
-        if self.reported.as_ref().is_some_and(|known| report::same(known, &status)) {
-            let seen = self.model.pod.status.as_ref();
-            if seen.is_none_or(|seen| report::agrees(seen, &status)) {
-                self.disputed_at = None;
-                return;
-            }
-            // Our own write may be on its way back; if it stays so, somebody else has written over it.
-            match self.disputed_at {
-                Some(since) if since + DISPUTE <= now => self.reported = seen.cloned(),
-                since => {
-                    self.disputed_at = Some(since.unwrap_or(now));
-                    return;
-                }
-            }
-        }
-        self.disputed_at = None;
-        let task = report::patch(self.shared.clone(), self.model.clone(), self.reported.clone(), status);
-        self.launch(OpKey::Report, None, task);
-    }
-
     async fn wait(&mut self, until: Option<Timestamp>) {
         let sleep =
             until.map(|at| Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default());
@@ -337,51 +298,5 @@ impl Worker {
         let desired = self.inbox.desired.borrow_and_update().clone();
         self.gone = desired.gone;
         self.model = Arc::new(PodModel::new(desired.pod));
-    }
-
-    fn settle(&mut self, done: Done) {
-        if self.handles.get(&done.key).is_none_or(|(sequence, _)| *sequence != done.sequence) {
-            return;
-        }
-        self.handles.remove(&done.key);
-        self.in_flight.remove(&done.key);
-        let now = Timestamp::now();
-        let memory = &mut self.memory;
-        match done.outcome {
-            Outcome::Volumes(Ok(refresh)) => {
-                memory.volumes_ready = true;
-                memory.volumes = Default::default();
-                memory.refresh_at = refresh.then(|| now + volumes::REFRESH);
-                return;
-            }
-            Outcome::Volumes(Err(())) => memory.volumes.fail(now, Duration::from_secs(120)),
-            Outcome::Refreshed => {
-                memory.refresh_at = Some(now + volumes::REFRESH);
-                return;
-            }
-            Outcome::Sandbox(Ok(())) => memory.sandbox = Default::default(),
-            Outcome::Sandbox(Err(())) => memory.sandbox.fail(now, Duration::from_secs(60)),
-            Outcome::Started(name) => memory.container(&name).failure = None,
-            Outcome::NotStarted(name, failure) => {
-                memory.start_failed(&name, failure.reason, failure.message, now);
-            }
-            Outcome::Stopped => {}
-            Outcome::TornDown(Ok(removed)) => {
-                memory.teardown = Default::default();
-                memory.torn = if removed { TornDown::Removed } else { TornDown::Stopped };
-            }
-            Outcome::TornDown(Err(())) => memory.teardown.fail(now, ending::LONGEST_RETRY),
-            Outcome::Finalized(Ok(())) => memory.finalized = true,
-            Outcome::Finalized(Err(())) => memory.finalize.fail(now, ending::LONGEST_RETRY),
-            Outcome::Reported(Some(status)) => {
-                self.reported = Some(*status);
-                return;
-            }
-            Outcome::Reported(None) => {
-                self.report_at = Some(now + Duration::from_secs(2));
-                return;
-            }
-        }
-        self.looked = false;
     }
 }

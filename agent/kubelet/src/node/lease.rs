@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
+    api::{
+        coordination::v1::{Lease, LeaseSpec},
+        core::v1::Node,
+    },
     apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference},
 };
 use kube::api::{Api, ObjectMeta, Patch, PatchParams, PostParams};
@@ -18,9 +21,9 @@ const RETRY: Duration = Duration::from_secs(2);
 const DURATION_SECONDS: i32 = 40;
 
 /// Renews for ever.
-pub(crate) async fn keep(session: Arc<Session>, node: String, node_uid: String) {
+pub(crate) async fn keep(session: Arc<Session>, node: String) {
     loop {
-        let pause = match renew(&session, &node, &node_uid).await {
+        let pause = match renew(&session, &node).await {
             Ok(()) => EVERY,
             Err(error) => {
                 tracing::warn!(%error, "the lease was not renewed");
@@ -31,7 +34,7 @@ pub(crate) async fn keep(session: Arc<Session>, node: String, node_uid: String) 
     }
 }
 
-async fn renew(session: &Session, node: &str, node_uid: &str) -> Result<(), CallError> {
+async fn renew(session: &Session, node: &str) -> Result<(), CallError> {
     let api: Api<Lease> = Api::namespaced(session.client(), NAMESPACE);
     let now = MicroTime(Timestamp::now());
     let patch = json!({"spec": {
@@ -43,6 +46,9 @@ async fn renew(session: &Session, node: &str, node_uid: &str) -> Result<(), Call
         Err(error) if error.code() == Some(404) => {}
         other => return other.map(|_| ()),
     }
+    // Owned by the node as it is now: it may have been deleted and registered again.
+    let nodes: Api<Node> = Api::all(session.client());
+    let uid = bounded(nodes.get(node)).await?.metadata.uid.unwrap_or_default();
     let lease = Lease {
         metadata: ObjectMeta {
             name: Some(node.to_owned()),
@@ -51,7 +57,7 @@ async fn renew(session: &Session, node: &str, node_uid: &str) -> Result<(), Call
                 api_version: "v1".to_owned(),
                 kind: "Node".to_owned(),
                 name: node.to_owned(),
-                uid: node_uid.to_owned(),
+                uid,
                 ..OwnerReference::default()
             }]),
             ..ObjectMeta::default()

@@ -50,14 +50,14 @@ impl Reporter {
         Api::all(self.shared.session.client())
     }
 
-    /// Registers, trying until the API takes it; the node's uid.
-    pub(crate) async fn register(&self) -> String {
+    /// Registers, trying until the API takes it.
+    pub(crate) async fn register(&self) {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(7));
         loop {
             match self.try_register().await {
-                Ok(node) => {
+                Ok(_) => {
                     tracing::info!(node = self.shared.config.node_name, "node registered");
-                    return node.metadata.uid.unwrap_or_default();
+                    return;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the node is not registered yet");
@@ -87,21 +87,20 @@ impl Reporter {
         }
     }
 
-    /// Reports for ever.
+    /// Reports for ever: what changed here, and what others wrote over while this node could not be heard.
     pub(crate) async fn run(self) {
-        let mut known: Vec<NodeCondition> = Vec::new();
         let mut told: Option<(Value, tokio::time::Instant)> = None;
         let mut runtime = self.shared.network.clone();
         loop {
+            let seen = self.seen().await;
+            let known = seen.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
             let status = self.status(&known).await;
             let shape = without_heartbeat(&status);
+            let disputed = seen.as_ref().is_some_and(|seen| !status::agrees(seen, &status));
             let due = told.as_ref().is_none_or(|(last, at)| *last != shape || at.elapsed() > REPORT);
-            if due {
+            if due || disputed {
                 match self.report(&status).await {
-                    Ok(()) => {
-                        known = status.conditions.unwrap_or_default();
-                        told = Some((shape, tokio::time::Instant::now()));
-                    }
+                    Ok(()) => told = Some((shape, tokio::time::Instant::now())),
                     Err(error) => tracing::warn!(%error, "the node's status was not taken"),
                 }
             }
@@ -112,16 +111,28 @@ impl Reporter {
         }
     }
 
+    /// The status as the API has it, if it answers. A node that somebody deleted is registered again.
+    async fn seen(&self) -> Option<NodeStatus> {
+        match bounded(self.api().get_opt(&self.shared.config.node_name)).await {
+            Ok(Some(node)) => node.status,
+            Ok(None) => {
+                let again = self.try_register().await;
+                if let Err(error) = &again {
+                    tracing::warn!(%error, "the node is gone from the API and could not be registered again");
+                }
+                again.ok()?.status
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the node cannot be read");
+                None
+            }
+        }
+    }
+
     async fn report(&self, status: &NodeStatus) -> Result<(), CallError> {
         let name = &self.shared.config.node_name;
         let patch = Patch::Strategic(json!({"status": status}));
-        match bounded(self.api().patch_status(name, &PatchParams::default(), &patch)).await {
-            Err(error) if error.code() == Some(404) => {
-                // Somebody deleted the node while its kubelet lives.
-                self.try_register().await.map(|_| ())
-            }
-            other => other.map(|_| ()),
-        }
+        bounded(self.api().patch_status(name, &PatchParams::default(), &patch)).await.map(|_| ())
     }
 
     async fn status(&self, known: &[NodeCondition]) -> NodeStatus {
@@ -170,6 +181,7 @@ fn without_heartbeat(status: &NodeStatus) -> Value {
     let mut status = status.clone();
     for condition in status.conditions.iter_mut().flatten() {
         condition.last_heartbeat_time = None;
+        condition.last_transition_time = None;
     }
     serde_json::to_value(status).unwrap_or_default()
 }

@@ -75,6 +75,15 @@ pub(crate) fn status(facts: Facts<'_>, known: &[NodeCondition], now: Timestamp) 
     }
 }
 
+/// Whether the API shows the node as `status` does: a controller that hears nothing of a node marks it.
+pub(crate) fn agrees(seen: &NodeStatus, status: &NodeStatus) -> bool {
+    let seen_conditions = seen.conditions.as_deref().unwrap_or_default();
+    let same = |c: &NodeCondition| {
+        seen_conditions.iter().any(|s| s.type_ == c.type_ && s.status == c.status && s.reason == c.reason)
+    };
+    status.conditions.iter().flatten().all(same)
+}
+
 fn address(kind: &str, address: &str) -> NodeAddress {
     NodeAddress { type_: kind.to_owned(), address: address.to_owned() }
 }
@@ -172,6 +181,19 @@ mod tests {
         assert_eq!(ready.status, "False");
         assert!(ready.message.as_deref().unwrap().contains("no CNI config"));
         assert_eq!(status.addresses.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_node_that_was_taken_for_lost_disagrees() {
+        let machine = Machine::default();
+        let runtime = RuntimeState { runtime_ready: true, network_ready: true, message: String::new() };
+        let own = status(facts(&machine, &runtime, &[]), &[], Timestamp::UNIX_EPOCH);
+        assert!(agrees(&own, &own));
+        let mut seen = own.clone();
+        for condition in seen.conditions.iter_mut().flatten() {
+            condition.status = "Unknown".to_owned();
+        }
+        assert!(!agrees(&seen, &own));
     }
 
     #[test]
