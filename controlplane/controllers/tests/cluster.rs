@@ -380,3 +380,33 @@ async fn serving_certificate_waits_for_the_addresses_of_its_node() {
         })
         .await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn important_pod_takes_the_place_of_a_lesser_one() {
+    let world = World::start().await;
+    world.add_nodes(1).await;
+    let pod = |name: &str, class: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {
+            "priorityClassName": class, "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "3"}}}]}})
+    };
+    world.create_priority_class("low", 1).await;
+    world.create_priority_class("high", 1000).await;
+    world.create::<Pod>("default", pod("lesser", "low")).await;
+    let pods = world.api::<Pod>("default");
+    let is_bound = |name: &'static str| {
+        let pods = pods.clone();
+        move || {
+            let pods = pods.clone();
+            async move { pods.get(name).await.ok()?.spec?.node_name }
+        }
+    };
+    world.until("the lesser pod has the node", is_bound("lesser")).await;
+    world.create::<Pod>("default", pod("greater", "high")).await;
+    let evict = || async {
+        world.play_kubelets("default").await;
+        is_bound("greater")().await
+    };
+    world.until("the greater pod has the node", evict).await;
+    assert!(pods.get_opt("lesser").await.unwrap().is_none());
+}

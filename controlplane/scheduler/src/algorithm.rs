@@ -7,6 +7,7 @@ use crate::diagnosis::FitError;
 use crate::framework::{Cycle, Filter, Interest, Rejection, Score};
 use crate::plugins::{default_filters, default_scores};
 use crate::pod_info::PodInfo;
+use crate::preemption::{Room, make_room};
 
 /// Clusters up to this size are always searched completely.
 const SEARCH_ALL: usize = 1000;
@@ -58,15 +59,19 @@ impl Algorithm {
         }
     }
 
+    /// Room for a pod that [`decide`](Self::decide) has just found no node for, by removing pods of lower priority.
+    pub fn make_room(&self, cache: &Cache, pod: &PodInfo) -> Option<Room> {
+        let mut cycle = Cycle::new(pod, cache);
+        let asked = asked(&self.filters, &mut cycle);
+        let candidates = self.rejected.iter().filter(|(_, rejection)| rejection.is_resolvable());
+        let nodes = candidates.filter_map(|(index, _)| cache.nodes().get(*index));
+        make_room(pod, nodes, |node| asked.iter().all(|filter| filter.filter(&cycle, node).is_ok()))
+    }
+
     fn filter(&mut self, cycle: &mut Cycle<'_>) {
         self.feasible.clear();
         self.rejected.clear();
-        let asked: Vec<&dyn Filter> = self
-            .filters
-            .iter()
-            .filter(|filter| filter.pre_filter(cycle) == Interest::Ask)
-            .map(|filter| &**filter)
-            .collect();
+        let asked = asked(&self.filters, cycle);
         let nodes = cycle.cache.nodes();
         let enough = enough(nodes.len());
         let mut looked = 0;
@@ -121,6 +126,17 @@ impl Algorithm {
         }
         best.1
     }
+}
+
+/// The filters that have something to say about the cycle's pod.
+fn asked<'f>(filters: &'f [Box<dyn Filter>], cycle: &mut Cycle<'_>) -> Vec<&'f dyn Filter> {
+    let mut asked = Vec::with_capacity(filters.len());
+    for filter in filters {
+        if filter.pre_filter(cycle) == Interest::Ask {
+            asked.push(&**filter);
+        }
+    }
+    asked
 }
 
 /// Feasible nodes after which the search ends.

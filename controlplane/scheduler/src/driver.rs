@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, Pod};
-use kube::api::PostParams;
+use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ use self::report::Reporter;
 use self::state::{Next, State};
 use crate::SchedulerConfig;
 use crate::pod_info::PodInfo;
+use crate::preemption::Room;
 
 const COMPONENT: &str = "default-scheduler";
 /// Bindings under way at once; decisions wait when the API is slower than the scheduler.
@@ -94,10 +95,13 @@ impl Driver {
                         drop(permit);
                     });
                 }
-                Next::Report { pod, error } => {
+                Next::Report { pod, error, room } => {
                     let driver = self.clone();
                     drain.spawn_until_drained(async move {
                         driver.reporter.unschedulable(&pod.pod, &error.message).await;
+                        if let Some(room) = room {
+                            driver.make_room(&pod, &room).await;
+                        }
                         drop(permit);
                     });
                 }
@@ -109,6 +113,21 @@ impl Driver {
                         () = tokio::time::sleep_until(due.into()) => {}
                     }
                 }
+            }
+        }
+    }
+
+    /// Removes the pods that stand in the way of a more important one.
+    async fn make_room(&self, pod: &PodInfo, room: &Room) {
+        self.reporter.nominated(&pod.pod, &room.node).await;
+        for victim in &room.victims {
+            self.reporter.preempted(&victim.pod, &pod.uid, &room.node).await;
+            let api: Api<Pod> = Api::namespaced(self.client.clone(), &victim.key.namespace);
+            let same = Preconditions { uid: Some(victim.uid.clone()), resource_version: None };
+            let params = DeleteParams::default().preconditions(same);
+            match api.delete(&victim.key.name, &params).await {
+                Ok(_) => tracing::info!(victim = %victim.key, pod = %pod.key, node = room.node, "preempted"),
+                Err(error) => tracing::info!(victim = %victim.key, %error, "preemption failed"),
             }
         }
     }

@@ -65,12 +65,6 @@ pub trait Score: Send + Sync {
     fn normalize(&self, _cycle: &Cycle<'_>, _scores: &mut [i64]) {}
 }
 
-/// Makes room for a pod that fits nowhere.
-pub trait PostFilter: Send + Sync {
-    /// Names a node on which the pod will fit once the returned pods (by uid) are gone.
-    fn make_room(&self, cycle: &Cycle<'_>) -> Option<(String, Vec<String>)>;
-}
-
 /// The rules that may reject a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
@@ -165,6 +159,11 @@ impl Shortage {
 }
 
 impl Rejection {
+    /// Whether it could go away with pods of the node.
+    pub fn is_resolvable(self) -> bool {
+        matches!(self, Self::Shortage(_) | Self::Ports)
+    }
+
     /// The rule behind it.
     pub fn rule(self) -> Rule {
         match self {

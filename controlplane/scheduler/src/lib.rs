@@ -7,10 +7,11 @@
 //! | [`framework`] | the extension points and what passes between them |
 //! | [`plugins`] | one file a rule |
 //! | [`algorithm`] | one decision: filter, score, pick (pure) |
+//! | [`preemption`] | room for a pod by removing less important ones (pure) |
 //! | [`placement`] | taints and node affinity, shared with the DaemonSet controller (pure) |
 //! | `driver` | the shell: watches, binding, events, conditions |
 //!
-//! Not here yet: preemption (the PostFilter point exists and has no plugin) and volume topology.
+//! Not here yet: volume topology, and disruption budgets in preemption.
 
 pub mod algorithm;
 pub mod cache;
@@ -22,6 +23,7 @@ pub mod node_info;
 pub mod placement;
 pub mod plugins;
 pub mod pod_info;
+pub mod preemption;
 pub mod queue;
 pub mod resources;
 

@@ -12,7 +12,7 @@ use crate::resources::Resources;
 const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// A node and its pods.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct NodeInfo {
     /// The object; none while only its pods are known.
     pub node: Option<Arc<Node>>,

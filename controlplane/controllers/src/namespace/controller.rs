@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::{StreamExt, stream};
 use jiff::Timestamp;
@@ -12,14 +11,13 @@ use kube::api::{DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::{Resource, ResourceExt};
 use skep_informer::{ObjectKey, Outcome, WorkQueue, work};
 
-use super::plan::{FINALIZER, Leftover, Pass, conditions, is_due};
+use super::plan::{FINALIZER, Leftover, Pass, conditions, is_due, retry_delay};
 use crate::context::Context;
 use crate::discovery::{ResourceType, discover};
 use crate::error::{ControllerError, unless_gone};
 
 /// Types looked after at once.
 const PARALLEL: usize = 8;
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// Empties namespaces that are being deleted.
 pub(crate) struct NamespaceController {
@@ -59,7 +57,7 @@ impl NamespaceController {
             }
         }
         if !pass.is_clean() {
-            return Ok(Outcome::After(AGAIN));
+            return Ok(Outcome::After(retry_delay(&current, Timestamp::now())));
         }
         if let Some(finalizers) = current.spec.as_mut().and_then(|spec| spec.finalizers.as_mut()) {
             finalizers.retain(|name| name != FINALIZER);

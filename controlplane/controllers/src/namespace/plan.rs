@@ -1,6 +1,7 @@
 //! What a terminating namespace reports, and when it may go.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition};
@@ -8,6 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// The finalizer in `spec.finalizers` that stands for the content.
 pub(crate) const FINALIZER: &str = "kubernetes";
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// What is left of one type after deleting it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -140,6 +143,13 @@ fn condition(old: &[NamespaceCondition], verdict: Verdict, now: Timestamp) -> Na
     }
 }
 
+/// When to try again what did not go: soon at first, seldom for a namespace that is held for long.
+pub(crate) fn retry_delay(namespace: &Namespace, now: Timestamp) -> Duration {
+    let since = namespace.metadata.deletion_timestamp.as_ref().map_or(now, |time| time.0);
+    let age = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    (age / 10).clamp(FIRST_RETRY, LAST_RETRY)
+}
+
 /// Whether the content of `namespace` is to be deleted.
 pub(crate) fn is_due(namespace: &Namespace) -> bool {
     let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_ref());
@@ -172,6 +182,14 @@ mod tests {
         assert_eq!(statuses[4], ("NamespaceFinalizersRemaining".into(), "True".into()));
         assert_eq!(statuses[0].1, "False");
         assert!(conditions(&namespace, &pass, Timestamp::now()).is_none());
+    }
+
+    #[test]
+    fn namespace_that_is_held_for_long_is_seldom_tried() {
+        let mut namespace = Namespace::default();
+        namespace.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+        let delay = |second| retry_delay(&namespace, Timestamp::from_second(second).unwrap());
+        assert_eq!([delay(1), delay(300), delay(9999)].map(|delay| delay.as_secs()), [1, 30, 60]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -138,6 +139,13 @@ impl World {
     pub async fn create_namespace(&self, name: &str) {
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
         self.cluster_api::<Namespace>().create(&PostParams::default(), &namespace).await.unwrap();
+    }
+
+    /// Creates a priority class.
+    pub async fn create_priority_class(&self, name: &str, value: i32) {
+        let mut class = PriorityClass { value: Some(value), ..PriorityClass::default() };
+        class.metadata.name = Some(name.to_owned());
+        self.cluster_api::<PriorityClass>().create(&PostParams::default(), &class).await.unwrap();
     }
 
     async fn ensure_namespace(&self, name: &str) {

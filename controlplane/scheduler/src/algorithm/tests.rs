@@ -153,6 +153,43 @@ fn hard_spread_stays_within_its_skew() {
     assert_eq!((first, counts["c"]), (4, 4));
 }
 
+/// A pod of a priority that takes so much CPU.
+fn important(name: &str, priority: i32, cpu: &str, extra: Value) -> Arc<PodInfo> {
+    let mut spec = json!({"spec": {"priority": priority,
+        "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]}});
+    json_patch::merge(&mut spec, &extra);
+    pod(name, spec)
+}
+
+fn room(cache: &Cache, pod: &PodInfo) -> Option<(String, Vec<String>)> {
+    let mut algorithm = Algorithm::default();
+    algorithm.decide(cache, pod, &mut SmallRng::seed_from_u64(1)).unwrap_err();
+    let room = algorithm.make_room(cache, pod)?;
+    Some((room.node, room.victims.iter().map(|victim| victim.uid.clone()).collect()))
+}
+
+#[test]
+fn room_is_made_where_it_costs_least() {
+    let mut cache = cluster(&[node("a", json!({})), node("b", json!({}))]);
+    for (name, priority, cpu, node) in
+        [("a1", 5, "1", "a"), ("a2", 1, "1", "a"), ("b1", 3, "1", "b"), ("b2", 3, "1", "b")]
+    {
+        cache.assume(important(name, priority, cpu, json!({})), node);
+    }
+    let urgent = important("urgent", 10, "1", json!({}));
+    assert_eq!(room(&cache, &urgent), Some(("a".into(), vec!["a2".into()])));
+    let meek = important("meek", 10, "1", json!({"spec": {"preemptionPolicy": "Never"}}));
+    assert_eq!(room(&cache, &meek), None);
+    assert_eq!(room(&cache, &important("equal", 1, "1", json!({}))), None);
+}
+
+#[test]
+fn no_room_is_made_where_the_pod_may_not_run() {
+    let mut cache = cluster(&[node("a", json!({"spec": {"unschedulable": true}}))]);
+    cache.assume(important("a1", 0, "2", json!({})), "a");
+    assert_eq!(room(&cache, &important("urgent", 10, "1", json!({}))), None);
+}
+
 #[derive(Debug, Clone)]
 struct Ask {
     cpu: i64,

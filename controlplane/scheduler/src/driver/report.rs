@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use skep_informer::{EventType, Recorder};
 
 /// Writes events and conditions.
@@ -40,12 +40,34 @@ impl Reporter {
             "message": message,
             "lastTransitionTime": transition(pod).unwrap_or(now).to_string(),
         });
-        let patch = json!({"metadata": {"uid": pod.uid()}, "status": {"conditions": [condition]}});
+        self.patch_status(pod, json!({"conditions": [condition]})).await;
+    }
+
+    /// Room is being made for the pod on `node`.
+    pub(super) async fn nominated(&self, pod: &Pod, node: &str) {
+        self.patch_status(pod, json!({"nominatedNodeName": node})).await;
+    }
+
+    /// The pod has to go for a more important one, known by its uid.
+    pub(super) async fn preempted(&self, pod: &Pod, by: &str, node: &str) {
+        let message = format!("Preempted by pod {by} on node {node}");
+        self.recorder.publish(pod, EventType::Normal, "Preempted", message);
+        let condition = json!({
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "PreemptionByScheduler",
+            "message": "A pod of higher priority needs the room",
+            "lastTransitionTime": Timestamp::now().to_string(),
+        });
+        self.patch_status(pod, json!({"conditions": [condition]})).await;
+    }
+
+    async fn patch_status(&self, pod: &Pod, status: Value) {
+        let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
-        let result =
-            api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await;
-        if let Err(error) = result {
-            tracing::debug!(pod = pod.name_any(), %error, "PodScheduled condition not written");
+        let params = PatchParams::default();
+        if let Err(error) = api.patch_status(&pod.name_any(), &params, &Patch::Strategic(patch)).await {
+            tracing::debug!(pod = pod.name_any(), %error, "status of the pod not written");
         }
     }
 }

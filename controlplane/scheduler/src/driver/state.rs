@@ -1,5 +1,6 @@
 //! Cache, queue and algorithm together: what a change of the cluster means to them, and what to do next. No I/O.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,14 +12,15 @@ use crate::algorithm::Algorithm;
 use crate::cache::Cache;
 use crate::diagnosis::FitError;
 use crate::pod_info::PodInfo;
+use crate::preemption::Room;
 use crate::queue::{ClusterEvent, SchedulingQueue};
 
 /// What the driver does next.
 pub(super) enum Next {
     /// Bind the pod to the node; it is assumed there already.
     Bind { pod: Arc<PodInfo>, node: String },
-    /// Tell why the pod fits nowhere.
-    Report { pod: Arc<PodInfo>, error: FitError },
+    /// Tell why the pod fits nowhere, and make room for it if that is possible.
+    Report { pod: Arc<PodInfo>, error: FitError, room: Option<Room> },
     /// Nothing until this time or the next change.
     Wait(Option<Instant>),
 }
@@ -29,6 +31,8 @@ pub(super) struct State {
     cache: Cache,
     queue: SchedulingQueue,
     algorithm: Algorithm,
+    /// Nodes on which room is being made, by the uid of the pod it is for.
+    nominated: HashMap<String, String>,
 }
 
 impl State {
@@ -39,6 +43,7 @@ impl State {
             cache: Cache::default(),
             queue: SchedulingQueue::default(),
             algorithm: Algorithm::default(),
+            nominated: HashMap::new(),
         }
     }
 
@@ -52,13 +57,30 @@ impl State {
             }
             Err(error) => {
                 self.queue.unschedulable(&pod.uid, error.rules, now);
-                Next::Report { pod, error }
+                let room = self.make_room(&pod);
+                Next::Report { pod, error, room }
             }
         }
     }
 
+    /// Room for a pod that fits nowhere, unless pods are leaving for it already.
+    fn make_room(&mut self, pod: &PodInfo) -> Option<Room> {
+        let leaving = |name: &String| {
+            let pods = self.cache.node(name).into_iter().flat_map(|node| &node.pods);
+            pods.into_iter()
+                .any(|other| other.priority < pod.priority && other.pod.metadata.deletion_timestamp.is_some())
+        };
+        if self.nominated.get(&pod.uid).is_some_and(leaving) {
+            return None;
+        }
+        let room = self.algorithm.make_room(&self.cache, pod)?;
+        self.nominated.insert(pod.uid.clone(), room.node.clone());
+        Some(room)
+    }
+
     /// The pod was bound; the watch confirms it later.
     pub(super) fn bound(&mut self, pod: &PodInfo) {
+        self.nominated.remove(&pod.uid);
         self.queue.placed(&pod.uid);
     }
 
@@ -98,6 +120,7 @@ impl State {
     }
 
     fn gone(&mut self, uid: &str, now: Instant) {
+        self.nominated.remove(uid);
         self.queue.remove(uid);
         if self.cache.remove_pod(uid) {
             self.queue.event(ClusterEvent::PodRemoved, now);
