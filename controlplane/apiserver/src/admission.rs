@@ -49,12 +49,19 @@ pub struct Request<'a> {
 impl Request<'_> {
     /// Whether this creates an object of a resource.
     fn creates(&self, group: &str, plural: &str) -> bool {
-        self.operation == Operation::Create && self.target.subresource.is_none() && self.target.is(group, plural)
+        self.operation == Operation::Create
+            && self.target.subresource.is_none()
+            && self.target.is(group, plural)
     }
 }
 
 /// Completes an object before it is validated.
-pub fn mutate(state: &State, request: &Request<'_>, object: &mut Value, old: Option<&Value>) -> ApiResult<()> {
+pub fn mutate(
+    state: &State,
+    request: &Request<'_>,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> ApiResult<()> {
     lifecycle::check(state, request)?;
     signing::fill_requester(request, object, old);
     if request.creates("", "pods") {
@@ -70,7 +77,12 @@ pub fn mutate(state: &State, request: &Request<'_>, object: &mut Value, old: Opt
 }
 
 /// Has the last word on an object that is valid in itself. `object` is absent for deletions.
-pub fn validate(state: &State, request: &Request<'_>, object: Option<&Value>, old: Option<&Value>) -> ApiResult<()> {
+pub fn validate(
+    state: &State,
+    request: &Request<'_>,
+    object: Option<&Value>,
+    old: Option<&Value>,
+) -> ApiResult<()> {
     lifecycle::check_deletion(request)?;
     node_restriction::validate(state, request, object, old)?;
     if let Some(object) = object {

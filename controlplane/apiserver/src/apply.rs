@@ -94,7 +94,12 @@ impl Apply<'_> {
         if self.identity.manager == "kubectl" {
             set = set.difference(&self.client_side(live));
         }
-        let identity = Identity { manager: "before-first-apply".to_owned(), operation: "Update".to_owned(), subresource: None, ..self.identity.clone() };
+        let identity = Identity {
+            manager: "before-first-apply".to_owned(),
+            operation: "Update".to_owned(),
+            subresource: None,
+            ..self.identity.clone()
+        };
         Entry { identity, time: Some(self.now.to_owned()), set }
     }
 

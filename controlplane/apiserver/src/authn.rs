@@ -19,7 +19,11 @@ use crate::user::UserInfo;
 pub struct InProcessUser(pub UserInfo);
 
 /// Finds out who asks.
-pub fn authenticate(state: &State, headers: &HeaderMap, extensions: &Extensions) -> Result<UserInfo, ApiError> {
+pub fn authenticate(
+    state: &State,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Result<UserInfo, ApiError> {
     if let Some(InProcessUser(user)) = extensions.get() {
         return Ok(user.clone());
     }

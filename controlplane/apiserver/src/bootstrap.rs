@@ -88,7 +88,9 @@ async fn roles(state: &State) -> ApiResult<()> {
 }
 
 async fn priorities(state: &State) -> ApiResult<()> {
-    for (name, value) in [("system-cluster-critical", 2_000_000_000_i64), ("system-node-critical", 2_000_001_000)] {
+    for (name, value) in
+        [("system-cluster-critical", 2_000_000_000_i64), ("system-node-critical", 2_000_001_000)]
+    {
         let class = json!({
             "metadata": {"name": name},
             "value": value,
@@ -132,7 +134,8 @@ async fn endpoints(state: &State) -> ApiResult<()> {
             "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
         }],
     });
-    settle(state, "discovery.k8s.io", "endpointslices", slice, &["addressType", "endpoints", "ports"]).await?;
+    settle(state, "discovery.k8s.io", "endpointslices", slice, &["addressType", "endpoints", "ports"])
+        .await?;
     settle(state, "", "endpoints", legacy, &["subsets"]).await
 }
 

@@ -45,7 +45,13 @@ pub struct WriteOptions {
 
 impl Context {
     /// A context without body.
-    pub fn new(method: http::Method, info: RequestInfo, query: Query, headers: HeaderMap, user: UserInfo) -> Self {
+    pub fn new(
+        method: http::Method,
+        info: RequestInfo,
+        query: Query,
+        headers: HeaderMap,
+        user: UserInfo,
+    ) -> Self {
         let warnings = Mutex::default();
         let accept = Negotiated::default();
         Self { method, info, query, headers, user, accept, body: Bytes::new(), warnings }
@@ -82,18 +88,29 @@ impl Context {
                 let message = format!(
                     "Unsupported value: \"{other}\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\""
                 );
-                return Err(ApiError::invalid_option(kind, Cause::new("FieldValueNotSupported", "fieldValidation", message)));
+                return Err(ApiError::invalid_option(
+                    kind,
+                    Cause::new("FieldValueNotSupported", "fieldValidation", message),
+                ));
             }
         };
         let manager = self.query.text("fieldManager").map_or_else(|| self.agent(), str::to_owned);
         if manager.len() > 128 {
             let message = "Too long: may not be more than 128 bytes";
-            return Err(ApiError::invalid_option(kind, Cause::new("FieldValueTooLong", "fieldManager", message)));
+            return Err(ApiError::invalid_option(
+                kind,
+                Cause::new("FieldValueTooLong", "fieldManager", message),
+            ));
         }
         if let Some(bad) = manager.chars().find(|c| c.is_control()) {
-            let message = format!("Invalid value: {manager:?}: should only contain printable characters (at position {})",
-                manager.find(bad).unwrap_or_default());
-            return Err(ApiError::invalid_option(kind, Cause::new("FieldValueInvalid", "fieldManager", message)));
+            let message = format!(
+                "Invalid value: {manager:?}: should only contain printable characters (at position {})",
+                manager.find(bad).unwrap_or_default()
+            );
+            return Err(ApiError::invalid_option(
+                kind,
+                Cause::new("FieldValueInvalid", "fieldManager", message),
+            ));
         }
         Ok(WriteOptions { dry_run, validation, manager, managed: false })
     }
@@ -111,7 +128,10 @@ pub fn check_dry_run<'a>(kind: &'static str, values: impl Iterator<Item = &'a st
     for value in values {
         if value != "All" {
             let message = format!("Unsupported value: [\"{value}\"]: supported values: \"All\"");
-            return Err(ApiError::invalid_option(kind, Cause::new("FieldValueNotSupported", "dryRun", message)));
+            return Err(ApiError::invalid_option(
+                kind,
+                Cause::new("FieldValueNotSupported", "dryRun", message),
+            ));
         }
         dry_run = true;
     }

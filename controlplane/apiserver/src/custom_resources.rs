@@ -94,7 +94,10 @@ fn name_conflict(registry: &Registry, definition: &Value) -> Option<String> {
     let spec = &definition["spec"];
     let (group, plural) = (spec["group"].as_str()?, spec["names"]["plural"].as_str()?);
     let kind = spec["names"]["kind"].as_str()?;
-    let other = registry.resources().iter().find(|r| *r.group == *group && &*r.plural != plural && &*r.kind == kind)?;
+    let other = registry
+        .resources()
+        .iter()
+        .find(|r| *r.group == *group && &*r.plural != plural && &*r.kind == kind)?;
     Some(format!("kind {kind:?} is already in use by {}.{group}", other.plural))
 }
 
@@ -106,7 +109,13 @@ fn with_status(definition: &Value, conflict: Option<String>) -> Value {
     };
     set_condition(&mut out, "NamesAccepted", accepted, reason, &message);
     if conflict.is_none() {
-        set_condition(&mut out, "Established", "True", "InitialNamesAccepted", "the initial names have been accepted");
+        set_condition(
+            &mut out,
+            "Established",
+            "True",
+            "InitialNamesAccepted",
+            "the initial names have been accepted",
+        );
     } else if condition(&out, "Established").is_none() {
         set_condition(&mut out, "Established", "False", "NotAccepted", "not all names are accepted");
     }
@@ -163,7 +172,8 @@ async fn clean_up(state: &State, object: &Object, mut definition: Value) {
     if !finalizers.iter().any(|f| f == CLEANUP) {
         return;
     }
-    let (group, plural) = (definition["spec"]["group"].clone(), definition["spec"]["names"]["plural"].clone());
+    let (group, plural) =
+        (definition["spec"]["group"].clone(), definition["spec"]["names"]["plural"].clone());
     let (group, plural) = (group.as_str().unwrap_or_default(), plural.as_str().unwrap_or_default());
     for instance in state.store.objects(group, plural, None) {
         let op = Op::Delete { key: instance.key().clone(), expect: Expect::Any };

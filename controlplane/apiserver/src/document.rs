@@ -96,7 +96,8 @@ fn metrics(state: &State) -> HttpResponse {
 
 fn root_paths(state: &State) -> Value {
     let registry = state.registry.snapshot();
-    let mut paths: Vec<String> = vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into()];
+    let mut paths: Vec<String> =
+        vec!["/.well-known/openid-configuration".into(), "/api".into(), "/apis".into()];
     for group in registry.groups() {
         if group.name.is_empty() {
             paths.extend(group.versions.iter().map(|v| format!("/api/{v}")));
@@ -105,7 +106,16 @@ fn root_paths(state: &State) -> Value {
             paths.extend(group.versions.iter().map(|v| format!("/apis/{}/{v}", group.name)));
         }
     }
-    let fixed = ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"];
+    let fixed = [
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openid/v1/jwks",
+        "/readyz",
+        "/version",
+    ];
     paths.extend(fixed.map(str::to_owned));
     paths.sort();
     json!({"paths": paths})

@@ -95,7 +95,11 @@ impl ListOptions {
             return Err(ApiError::bad_request(message));
         }
         if let Some(name) = &context.info.name {
-            let term = crate::selector::FieldTerm { field: "metadata.name".into(), value: name.clone(), equal: true };
+            let term = crate::selector::FieldTerm {
+                field: "metadata.name".into(),
+                value: name.clone(),
+                equal: true,
+            };
             fields.0.push(term);
         }
         let limit = number(context, "limit")?.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
@@ -108,7 +112,9 @@ impl ListOptions {
             freshness,
             limit: limit.filter(|_| !watch),
             continued: continued.filter(|_| !watch),
-            timeout_seconds: number(context, "timeoutSeconds")?.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0),
+            timeout_seconds: number(context, "timeoutSeconds")?
+                .and_then(|n| u64::try_from(n).ok())
+                .filter(|n| *n > 0),
             bookmarks: query.flag("allowWatchBookmarks"),
             initial_events,
         })
@@ -120,7 +126,8 @@ impl ListOptions {
             return true;
         }
         let attributes = object.attributes();
-        self.labels.matches(|key| attributes.label(key)) && self.fields.matches(|field| attributes.field(field))
+        self.labels.matches(|key| attributes.label(key))
+            && self.fields.matches(|field| attributes.field(field))
     }
 
     /// Whether every object is accepted.
@@ -143,17 +150,21 @@ fn freshness(context: &Context, watch: bool, initial: Option<bool>, continued: b
         Err(ApiError::invalid_option("ListOptions", Cause::new(reason, field, message)))
     };
     if !matches!(matching, "" | "Exact" | "NotOlderThan") {
-        let message = format!(
-            "Unsupported value: \"{matching}\": supported values: \"Exact\", \"NotOlderThan\", \"\""
-        );
+        let message =
+            format!("Unsupported value: \"{matching}\": supported values: \"Exact\", \"NotOlderThan\", \"\"");
         return refuse("FieldValueNotSupported", "resourceVersionMatch", &message);
     }
     if let Some(sends) = initial {
         if !watch {
-            return refuse("FieldValueForbidden", "sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list");
+            return refuse(
+                "FieldValueForbidden",
+                "sendInitialEvents",
+                "Forbidden: sendInitialEvents is forbidden for list",
+            );
         }
         if matching != "NotOlderThan" {
-            let message = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            let message =
+                "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
             return refuse("FieldValueForbidden", "resourceVersionMatch", message);
         }
         if sends && !context.query.flag("allowWatchBookmarks") {

@@ -95,7 +95,8 @@ fn acceptor(tls: &TlsConfig) -> Result<TlsAcceptor, ListenError> {
 /// The HTTP service as a router, for in-process use.
 pub fn router(state: &Arc<State>) -> axum::Router {
     let state = Arc::clone(state);
-    axum::Router::new().fallback(move |request: http::Request<Body>| pipeline::serve(Arc::clone(&state), request))
+    axum::Router::new()
+        .fallback(move |request: http::Request<Body>| pipeline::serve(Arc::clone(&state), request))
 }
 
 /// Begins to accept at once; the future resolves when every listener has stopped.
@@ -152,9 +153,16 @@ async fn connection(stream: TcpStream, state: Arc<State>, acceptor: TlsAcceptor,
             Ok::<_, std::convert::Infallible>(pipeline::serve(state, request).await)
         }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // The handshake has settled the version; sniffing for it would wait for a silent client without end.
+    let h2 = tls.get_ref().1.alpn_protocol() == Some(b"h2");
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = if h2 { builder.http2_only() } else { builder.http1_only() };
     builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(1000).keep_alive_interval(Some(Duration::from_secs(30)));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1000)
+        .keep_alive_interval(Some(Duration::from_secs(30)));
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
     tokio::pin!(serving);
     let ended = tokio::select! {

@@ -156,9 +156,11 @@ fn accept(clause: &Clause) -> Option<Negotiated> {
     let shape = match (clause.param("as"), clause.param("g"), clause.param("v")) {
         (None, _, _) => Shape::Object,
         (Some("Table"), Some("meta.k8s.io"), Some("v1" | "v1beta1")) => Shape::Table(version),
-        (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("meta.k8s.io"), Some("v1" | "v1beta1")) => {
-            Shape::Partial(version)
-        }
+        (
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList"),
+            Some("meta.k8s.io"),
+            Some("v1" | "v1beta1"),
+        ) => Shape::Partial(version),
         _ => return None,
     };
     Some(Negotiated { encoding, shape })
@@ -195,13 +197,18 @@ mod tests {
     fn takes_the_first_clause_it_can_serve() {
         assert_eq!(ask("application/xml, */*").unwrap().encoding, Encoding::Json);
         assert_eq!(ask("application/json;q=0.5, application/yaml").unwrap().encoding, Encoding::Yaml);
-        assert_eq!(ask("application/vnd.kubernetes.protobuf,application/json").unwrap().encoding, Encoding::Json);
+        assert_eq!(
+            ask("application/vnd.kubernetes.protobuf,application/json").unwrap().encoding,
+            Encoding::Json
+        );
         assert_eq!(ask("application/json;stream=watch").unwrap().shape, Shape::Object);
     }
 
     #[test]
     fn refuses_what_it_cannot_serve() {
-        for bad in ["text/html", "application/*", "application/cbor", "bogus", "application/json;as=Table;g=x;v=v1"] {
+        for bad in
+            ["text/html", "application/*", "application/cbor", "bogus", "application/json;as=Table;g=x;v=v1"]
+        {
             assert_eq!(ask(bad).unwrap_err().code, 406, "{bad}");
         }
     }

@@ -135,7 +135,11 @@ pub fn carry(new: &mut Value, old: &Value, field: &str) {
 }
 
 /// The object's namespace must be the request's; an empty one is filled in.
-pub fn settle_namespace(object: &mut Value, namespaced: bool, namespace: Option<&str>) -> Result<(), ApiError> {
+pub fn settle_namespace(
+    object: &mut Value,
+    namespaced: bool,
+    namespace: Option<&str>,
+) -> Result<(), ApiError> {
     let given = text(object, "namespace").to_owned();
     let wanted = namespace.filter(|_| namespaced).unwrap_or_default();
     if !given.is_empty() && given != wanted {
@@ -152,8 +156,20 @@ pub fn settle_namespace(object: &mut Value, namespaced: bool, namespace: Option<
 /// Orders metadata members the way they are served.
 pub fn order(object: &mut Value) {
     const ORDER: [&str; 14] = [
-        "name", "generateName", "namespace", "selfLink", "uid", "resourceVersion", "generation", "creationTimestamp",
-        "deletionTimestamp", "deletionGracePeriodSeconds", "labels", "annotations", "ownerReferences", "finalizers",
+        "name",
+        "generateName",
+        "namespace",
+        "selfLink",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "labels",
+        "annotations",
+        "ownerReferences",
+        "finalizers",
     ];
     let metadata = of(object);
     let mut old = std::mem::take(metadata);

@@ -27,13 +27,33 @@ impl Labels {
     pub fn of(info: &RequestInfo) -> Self {
         let resource = if info.is_resource { info.resource.clone() } else { String::new() };
         Self {
-            verb: info.verb.to_ascii_uppercase(),
+            verb: verb(&info.verb).to_owned(),
             group: info.group.clone(),
             version: info.version.clone(),
             resource,
             subresource: info.subresource.clone().unwrap_or_default(),
         }
     }
+}
+
+/// The verbs that are counted by name; clients may invent others.
+fn verb(verb: &str) -> &'static str {
+    const KNOWN: [&str; 13] = [
+        "GET",
+        "LIST",
+        "WATCH",
+        "CREATE",
+        "UPDATE",
+        "PATCH",
+        "DELETE",
+        "DELETECOLLECTION",
+        "HEAD",
+        "POST",
+        "PUT",
+        "OPTIONS",
+        "CONNECT",
+    ];
+    KNOWN.into_iter().find(|known| known.eq_ignore_ascii_case(verb)).unwrap_or("OTHER")
 }
 
 impl Metrics {

@@ -28,7 +28,10 @@ pub fn is_proxied(context: &Context) -> bool {
         return false;
     }
     match info.resource.as_str() {
-        "pods" => info.namespace.is_some() && (sub == "proxy" || (KUBELET_PARTS.contains(&sub) && info.rest.is_none())),
+        "pods" => {
+            info.namespace.is_some()
+                && (sub == "proxy" || (KUBELET_PARTS.contains(&sub) && info.rest.is_none()))
+        }
         "services" => info.namespace.is_some() && sub == "proxy",
         "nodes" => info.namespace.is_none() && sub == "proxy",
         _ => false,
@@ -46,14 +49,19 @@ pub async fn handle(
         ("log", "GET") | ("exec" | "attach" | "portforward", "GET" | "POST") | ("proxy", _) => {}
         _ => return Err(ApiError::method_not_allowed()),
     }
-    if context.method == http::Method::GET && matches!(sub, "exec" | "attach" | "portforward") {
+    let streams = matches!(sub, "exec" | "attach" | "portforward");
+    // A node's proxy reaches the same streams of its kubelet, and every one begins as an upgrade.
+    let upgrades = context.info.resource == "nodes" && request.headers().contains_key(http::header::UPGRADE);
+    if context.method == http::Method::GET && (streams || upgrades) {
         may_create(state, context)?;
     }
     let streamed = sub == "log";
     let place = match place::find(state, context)? {
         Some(place) => place,
         // A pod that nobody runs yet has said nothing.
-        None if streamed => return Ok(respond::bytes(http::StatusCode::NO_CONTENT, "text/plain", Body::empty())),
+        None if streamed => {
+            return Ok(respond::bytes(http::StatusCode::NO_CONTENT, "text/plain", Body::empty()));
+        }
         None => {
             let name = context.info.name.as_deref().unwrap_or_default();
             return Err(ApiError::bad_request(format!("pod {name} does not have a host assigned")));

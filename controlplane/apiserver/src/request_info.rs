@@ -34,8 +34,7 @@ const NAMESPACE_SUBRESOURCES: [&str; 2] = ["status", "finalize"];
 impl RequestInfo {
     /// Parses method, path and query. Never fails: what is no resource is a non-resource path.
     pub fn parse(method: &str, path: &str, query: &Query) -> Self {
-        let plain =
-            Self { verb: method.to_ascii_lowercase(), path: path.to_owned(), ..Self::default() };
+        let plain = Self { verb: method.to_ascii_lowercase(), path: path.to_owned(), ..Self::default() };
         let parts: Vec<&str> = path.trim_start_matches('/').trim_end_matches('/').split('/').collect();
         if parts.iter().any(|p| p.is_empty()) {
             return plain;
@@ -208,7 +207,10 @@ mod tests {
     #[test]
     fn reads_a_namespaced_subresource() {
         let info = parse("GET", "/apis/apps/v1/namespaces/a/deployments/d/scale", "");
-        assert_eq!((info.group.as_str(), info.resource.as_str(), info.verb.as_str()), ("apps", "deployments", "get"));
+        assert_eq!(
+            (info.group.as_str(), info.resource.as_str(), info.verb.as_str()),
+            ("apps", "deployments", "get")
+        );
         assert_eq!(info.subresource.as_deref(), Some("scale"));
         assert_eq!(info.namespace.as_deref(), Some("a"));
     }

@@ -37,7 +37,9 @@ pub fn page_not_found() -> HttpResponse {
 pub fn document(code: StatusCode, encoding: Encoding, document: &Value) -> HttpResponse {
     match encode(encoding, document) {
         Ok(body) => bytes(code, encoding.content_type(), body),
-        Err(error) => bytes(StatusCode::INTERNAL_SERVER_ERROR, "application/json", error.to_value().to_string()),
+        Err(error) => {
+            bytes(StatusCode::INTERNAL_SERVER_ERROR, "application/json", error.to_value().to_string())
+        }
     }
 }
 

@@ -77,7 +77,9 @@ pub async fn handle(state: &Arc<State>, context: &Context) -> Result<HttpRespons
         "get" => read::get(&state.store, context, &target).await,
         "list" => read::list(&state.store, context, &target).await,
         "watch" => watch::watch(state, context, &target).await,
-        "create" if target.is("", "bindings") => crate::subresource::binding::create(state, context, &target).await,
+        "create" if target.is("", "bindings") => {
+            crate::subresource::binding::create(state, context, &target).await
+        }
         "create" => create::create(state, context, &target).await,
         "update" => update::put(state, context, &target).await,
         "patch" => patch::patch(state, context, &target).await,
@@ -153,9 +155,7 @@ pub fn invalid(resource: &Resource, name: &str, found: Vec<skep_registry::FieldE
     if found.is_empty() {
         return Ok(());
     }
-    let causes = found
-        .iter()
-        .map(|e| crate::status::Cause::new(e.reason.cause(), &e.field, e.message()))
-        .collect();
+    let causes =
+        found.iter().map(|e| crate::status::Cause::new(e.reason.cause(), &e.field, e.message())).collect();
     Err(ApiError::invalid(&resource.group, &resource.kind, name, causes))
 }

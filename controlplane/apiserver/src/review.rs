@@ -17,7 +17,9 @@ use crate::user::{MASTERS, UserInfo};
 /// Answers a create of a review; `None` for any other resource.
 pub fn handle(state: &State, context: &Context, target: &Target) -> ApiResult<Option<HttpResponse>> {
     let resource = &target.resource;
-    if !matches!(&*resource.group, "authentication.k8s.io" | "authorization.k8s.io") || context.info.verb != "create" {
+    if !matches!(&*resource.group, "authentication.k8s.io" | "authorization.k8s.io")
+        || context.info.verb != "create"
+    {
         return Ok(None);
     }
     let options = context.write_options("CreateOptions")?;
@@ -59,10 +61,15 @@ fn token(state: &State, review: &Value) -> ApiResult<Value> {
         return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
     }
     let wanted = crate::meta::strings(&review["spec"]["audiences"]);
-    let wanted: Vec<&str> =
-        if wanted.is_empty() { vec![state.tokens.issuer()] } else { wanted.iter().map(String::as_str).collect() };
+    let wanted: Vec<&str> = if wanted.is_empty() {
+        vec![state.tokens.issuer()]
+    } else {
+        wanted.iter().map(String::as_str).collect()
+    };
     Ok(match authn::by_token(state, token, &wanted) {
-        Some(known) => json!({"authenticated": true, "user": known.user.to_value(), "audiences": known.audiences}),
+        Some(known) => {
+            json!({"authenticated": true, "user": known.user.to_value(), "audiences": known.audiences})
+        }
         None => json!({"user": {}, "error": "invalid bearer token"}),
     })
 }
@@ -79,14 +86,22 @@ fn invalid(field: &str, message: &str) -> Cause {
     Cause::new("FieldValueInvalid", field, message)
 }
 
-fn access(state: &State, review: &Value, own: Option<&UserInfo>, namespace: Option<&str>) -> ApiResult<Value> {
+fn access(
+    state: &State,
+    review: &Value,
+    own: Option<&UserInfo>,
+    namespace: Option<&str>,
+) -> ApiResult<Value> {
     let spec = &review["spec"];
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     let subject = own.cloned().unwrap_or_else(|| subject(spec));
     let mut causes = Vec::new();
     match (namespace, resource.is_object(), path.is_object()) {
         (Some(_), _, true) => {
-            causes.push(invalid("spec.nonResourceAttributes", "Invalid value: disallowed on this kind of request"));
+            causes.push(invalid(
+                "spec.nonResourceAttributes",
+                "Invalid value: disallowed on this kind of request",
+            ));
         }
         (_, true, true) => causes.push(invalid(
             "spec.nonResourceAttributes",
@@ -99,14 +114,20 @@ fn access(state: &State, review: &Value, own: Option<&UserInfo>, namespace: Opti
         _ => {}
     }
     if own.is_none() && subject.name.is_empty() && spec["groups"].as_array().is_none_or(Vec::is_empty) {
-        causes.push(invalid("spec.user", "Invalid value: \"\": at least one of user or group must be specified"));
+        causes.push(invalid(
+            "spec.user",
+            "Invalid value: \"\": at least one of user or group must be specified",
+        ));
     }
     if let Some(namespace) = namespace
         && !path.is_object()
         && resource["namespace"].as_str().unwrap_or_default() != namespace
     {
         let field = "spec.resourceAttributes.namespace";
-        causes.push(invalid(field, &format!("Invalid value: {}: must match metadata.namespace", resource["namespace"])));
+        causes.push(invalid(
+            field,
+            &format!("Invalid value: {}: must match metadata.namespace", resource["namespace"]),
+        ));
     }
     if !causes.is_empty() {
         return Err(refuse(causes));
@@ -147,7 +168,13 @@ fn field_selector(resource: &Value) -> Option<String> {
         .as_array()?
         .iter()
         .filter(|r| r["operator"] == "In")
-        .map(|r| format!("{}={}", r["key"].as_str().unwrap_or_default(), r["values"][0].as_str().unwrap_or_default()))
+        .map(|r| {
+            format!(
+                "{}={}",
+                r["key"].as_str().unwrap_or_default(),
+                r["values"][0].as_str().unwrap_or_default()
+            )
+        })
         .collect();
     Some(terms.join(","))
 }
@@ -168,7 +195,12 @@ fn rules(state: &State, review: &Value, user: &UserInfo) -> ApiResult<Value> {
     }
     let mut held = state.policy.read().rules_of(user, namespace);
     if user.is_in(MASTERS) && held.is_empty() {
-        held.push(Rule { verbs: vec!["*".into()], groups: vec!["*".into()], resources: vec!["*".into()], ..Rule::default() });
+        held.push(Rule {
+            verbs: vec!["*".into()],
+            groups: vec!["*".into()],
+            resources: vec!["*".into()],
+            ..Rule::default()
+        });
     }
     let split = |paths: bool| -> Vec<Value> {
         held.iter().filter(|r| r.paths.is_empty() != paths).map(|r| spoken(r, paths)).collect()

@@ -35,10 +35,14 @@ pub enum SelectorError {
         expected: &'static str,
     },
     /// A key that is no label key.
-    #[error("unable to parse requirement: <nil>: Invalid value: \"{0}\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character")]
+    #[error(
+        "unable to parse requirement: <nil>: Invalid value: \"{0}\": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
+    )]
     Key(String),
     /// A value that is no label value.
-    #[error("unable to parse requirement: values[0][{key}]: Invalid value: \"{value}\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character")]
+    #[error(
+        "unable to parse requirement: values[0][{key}]: Invalid value: \"{value}\": a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character"
+    )]
     Value {
         /// Key.
         key: String,
@@ -191,7 +195,8 @@ impl Parser {
 
     fn bound(&mut self, key: String, sign: &str) -> Result<LabelTerm, SelectorError> {
         let value = self.value(&key)?;
-        let number = value.parse().map_err(|_not_a_number| SelectorError::Value { key: key.clone(), value })?;
+        let number =
+            value.parse().map_err(|_not_a_number| SelectorError::Value { key: key.clone(), value })?;
         Ok(if sign == ">" { LabelTerm::Greater(key, number) } else { LabelTerm::Less(key, number) })
     }
 
@@ -266,7 +271,9 @@ fn valid_key(key: &str) -> bool {
         Some((prefix, name)) => {
             !prefix.is_empty()
                 && prefix.len() <= 253
-                && prefix.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.'))
+                && prefix
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.'))
                 && valid_name(name)
         }
         None => valid_name(key),
@@ -362,9 +369,10 @@ fn unescape(value: &str) -> String {
 /// An absent selector matches nothing, an empty one everything.
 pub fn object_selector_matches(selector: &serde_json::Value, labels: &BTreeMap<String, String>) -> bool {
     let Some(selector) = selector.as_object() else { return false };
-    let equal = selector.get("matchLabels").and_then(|m| m.as_object()).is_none_or(|wanted| {
-        wanted.iter().all(|(k, v)| labels.get(k).map(String::as_str) == v.as_str())
-    });
+    let equal = selector
+        .get("matchLabels")
+        .and_then(|m| m.as_object())
+        .is_none_or(|wanted| wanted.iter().all(|(k, v)| labels.get(k).map(String::as_str) == v.as_str()));
     equal
         && selector
             .get("matchExpressions")
@@ -397,7 +405,19 @@ mod tests {
     #[test]
     fn equality_sets_and_existence_match() {
         let labels = [("t", "1"), ("app", "x")];
-        for yes in ["", "t", "t=1", "t==1", "t in (1,2)", "t notin (2)", "!z", "t=1,app=x", "t>0", "z notin ()", "z!=1"] {
+        for yes in [
+            "",
+            "t",
+            "t=1",
+            "t==1",
+            "t in (1,2)",
+            "t notin (2)",
+            "!z",
+            "t=1,app=x",
+            "t>0",
+            "z notin ()",
+            "z!=1",
+        ] {
             assert!(matches(yes, &labels), "{yes}");
         }
         for no in ["z", "t!=1", "t in (2)", "!t", "t=1,app=y", "t<1", "t="] {

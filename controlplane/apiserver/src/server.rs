@@ -55,7 +55,10 @@ pub struct ApiServer {
 
 impl ApiServer {
     /// Opens the watch cache over a store and prepares to serve it. Must run inside a tokio runtime.
-    pub async fn open(storage: Arc<dyn Storage>, config: ApiServerConfig) -> Result<Arc<Self>, ApiServerError> {
+    pub async fn open(
+        storage: Arc<dyn Storage>,
+        config: ApiServerConfig,
+    ) -> Result<Arc<Self>, ApiServerError> {
         let registry = RegistryView::builtin();
         let cache = Cache::open(storage, registry.attributes(), CacheConfig::default()).await?;
         let kubelets = config.kubelet.as_ref().map(KubeletClient::new).transpose()?;
@@ -101,7 +104,11 @@ impl ApiServer {
     }
 
     /// Writes the bootstrap objects, then serves the listeners (TLS) and runs the background work until the drain.
-    pub async fn serve(self: &Arc<Self>, listeners: Vec<TcpListener>, drain: Drain) -> Result<(), ApiServerError> {
+    pub async fn serve(
+        self: &Arc<Self>,
+        listeners: Vec<TcpListener>,
+        drain: Drain,
+    ) -> Result<(), ApiServerError> {
         self.run_background(&drain);
         let listening = listen::serve(&self.state, listeners, &drain)?;
         self.bootstrap().await?;
@@ -120,7 +127,11 @@ impl ApiServer {
     }
 
     /// Calls the server directly as a user, for tests.
-    pub async fn call_as(self: &Arc<Self>, user: UserInfo, mut request: http::Request<Body>) -> http::Response<Body> {
+    pub async fn call_as(
+        self: &Arc<Self>,
+        user: UserInfo,
+        mut request: http::Request<Body>,
+    ) -> http::Response<Body> {
         request.extensions_mut().insert(InProcessUser(user));
         pipeline::serve(Arc::clone(&self.state), request).await
     }

@@ -47,7 +47,13 @@ impl Services {
     }
 
     /// Keeps, allocates and releases what a changed Service needs; other resources pass.
-    pub fn on_update(&self, state: &State, target: &Target, new: &mut Value, old: &Value) -> ApiResult<Vec<Op>> {
+    pub fn on_update(
+        &self,
+        state: &State,
+        target: &Target,
+        new: &mut Value,
+        old: &Value,
+    ) -> ApiResult<Vec<Op>> {
         if !target.is("", "services") {
             return Ok(Vec::new());
         }
@@ -86,7 +92,8 @@ impl Services {
         let chosen = object["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
         let taken = |address: &str| {
             let key = address_key(address).ok();
-            !held.addresses.contains(address) && key.is_some_and(|key| state.store.cache().get(&key).is_some())
+            !held.addresses.contains(address)
+                && key.is_some_and(|key| state.store.cache().get(&key).is_some())
         };
         let address = match chosen.as_str() {
             "" => self.addresses.pick(taken).ok_or_else(|| {
@@ -99,7 +106,8 @@ impl Services {
             }
             fixed => {
                 let refuse = |why: &str| {
-                    let message = format!("Invalid value: {}: failed to allocate IP {fixed}: {why}", json!([fixed]));
+                    let message =
+                        format!("Invalid value: {}: failed to allocate IP {fixed}: {why}", json!([fixed]));
                     let cause = Cause::new("FieldValueInvalid", "spec.clusterIPs", message);
                     ApiError::invalid("", "Service", meta::text(object, "name"), vec![cause])
                 };
@@ -143,10 +151,18 @@ impl Services {
             }
             if !self.ports.contains(number) {
                 let range = self.ports.range();
-                let why = format!("provided port is not in the valid range. The range of valid ports is {}-{}", range.start(), range.end());
+                let why = format!(
+                    "provided port is not in the valid range. The range of valid ports is {}-{}",
+                    range.start(),
+                    range.end()
+                );
                 return Err(refuse(field, port, &why));
             }
-            if taken(number) { Err(refuse(field, port, "provided port is already allocated")) } else { Ok(()) }
+            if taken(number) {
+                Err(refuse(field, port, "provided port is already allocated"))
+            } else {
+                Ok(())
+            }
         };
         let pick = |own: &BTreeSet<u16>| {
             self.ports
@@ -198,7 +214,10 @@ struct Held {
 
 impl Held {
     fn by(object: &Value) -> Self {
-        Self { addresses: spec::addresses(object).into_iter().collect(), ports: spec::node_ports(object).into_iter().collect() }
+        Self {
+            addresses: spec::addresses(object).into_iter().collect(),
+            ports: spec::node_ports(object).into_iter().collect(),
+        }
     }
 }
 

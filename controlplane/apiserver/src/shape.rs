@@ -36,7 +36,8 @@ impl Include {
             "None" => Ok(Self::Nothing),
             "Object" => Ok(Self::Object),
             other => {
-                let message = format!("unrecognized includeObject value: {other:?}: use None, Metadata or Object");
+                let message =
+                    format!("unrecognized includeObject value: {other:?}: use None, Metadata or Object");
                 Err(ApiError::bad_request(message))
             }
         }
@@ -44,7 +45,12 @@ impl Include {
 }
 
 /// Answers with one stored object.
-pub fn stored(context: &Context, resource: &Resource, code: StatusCode, object: &Object) -> ApiResult<HttpResponse> {
+pub fn stored(
+    context: &Context,
+    resource: &Resource,
+    code: StatusCode,
+    object: &Object,
+) -> ApiResult<HttpResponse> {
     if context.accept.shape == Shape::Object && !resource.converts() {
         return respond::encoded(code, context.accept.encoding, object.json().clone());
     }
@@ -52,7 +58,12 @@ pub fn stored(context: &Context, resource: &Resource, code: StatusCode, object: 
 }
 
 /// Answers with one object in flight.
-pub fn value(context: &Context, resource: &Resource, code: StatusCode, object: Value) -> ApiResult<HttpResponse> {
+pub fn value(
+    context: &Context,
+    resource: &Resource,
+    code: StatusCode,
+    object: Value,
+) -> ApiResult<HttpResponse> {
     let shaped = match context.accept.shape {
         Shape::Object => object,
         Shape::Partial(version) => partial(&object, version),
@@ -198,12 +209,15 @@ pub fn list_document(resource: &Resource, meta: &ListMeta, mut objects: Vec<Valu
 fn splice(resource: &Resource, meta: &ListMeta, objects: &[std::sync::Arc<Object>]) -> Body {
     let size: usize = objects.iter().map(|o| o.json().len() + 1).sum();
     let mut out = BytesMut::with_capacity(size + 256);
-    out.put_slice(format!(
-        "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{},\"items\":[",
-        Value::from(&*resource.list_kind),
-        Value::from(resource.api_version()),
-        meta.to_value(),
-    ).as_bytes());
+    out.put_slice(
+        format!(
+            "{{\"kind\":{},\"apiVersion\":{},\"metadata\":{},\"items\":[",
+            Value::from(&*resource.list_kind),
+            Value::from(resource.api_version()),
+            meta.to_value(),
+        )
+        .as_bytes(),
+    );
     for (i, object) in objects.iter().enumerate() {
         if i > 0 {
             out.put_u8(b',');

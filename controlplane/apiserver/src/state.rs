@@ -46,7 +46,8 @@ impl State {
             if key.resource().group() == crate::authz::policy::GROUP
                 && let Some(kind) = RbacKind::of(key.resource().resource())
             {
-                let alive = self.store.cache().get(key).is_some_and(|now| now.revision() == object.revision());
+                let alive =
+                    self.store.cache().get(key).is_some_and(|now| now.revision() == object.revision());
                 let value = alive.then(|| store::decode(object).ok()).flatten();
                 let namespace = key.namespace().unwrap_or_default();
                 self.policy.write().apply(kind, namespace, key.name(), object.revision().0, value.as_ref());

@@ -87,7 +87,10 @@ impl ApiError {
 
     /// 404: no such path in a served API.
     pub fn no_such_path() -> Self {
-        Self { details: Some(Box::default()), ..Self::new(404, "NotFound", "the server could not find the requested resource") }
+        Self {
+            details: Some(Box::default()),
+            ..Self::new(404, "NotFound", "the server could not find the requested resource")
+        }
     }
 
     /// 409: the name is taken.
@@ -110,16 +113,20 @@ impl ApiError {
 
     /// 409 in the words clients know for a stale resourceVersion.
     pub fn stale(group: &str, plural: &str, name: &str) -> Self {
-        let why = "the object has been modified; please apply your changes to the latest version and try again";
+        let why =
+            "the object has been modified; please apply your changes to the latest version and try again";
         Self::conflict(group, plural, name, why)
     }
 
     /// 422: the object breaks the rules; one cause a field.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
-        let lines: Vec<String> = causes
-            .iter()
-            .map(|c| if c.field.is_empty() { c.message.clone() } else { format!("{}: {}", c.field, c.message) })
-            .collect();
+        let lines: Vec<String> =
+            causes
+                .iter()
+                .map(|c| {
+                    if c.field.is_empty() { c.message.clone() } else { format!("{}: {}", c.field, c.message) }
+                })
+                .collect();
         let what = match lines.len() {
             1 => lines.concat(),
             _ => format!("[{}]", lines.join(", ")),
@@ -187,8 +194,10 @@ impl ApiError {
 
     /// 415.
     pub fn unsupported_media_type(supported: &[&str]) -> Self {
-        let message =
-            format!("the body of the request was in an unknown format - accepted media types include: {}", supported.join(", "));
+        let message = format!(
+            "the body of the request was in an unknown format - accepted media types include: {}",
+            supported.join(", ")
+        );
         Self::new(415, "UnsupportedMediaType", message)
     }
 
@@ -220,7 +229,9 @@ impl ApiError {
     pub fn version_too_large(wanted: u64, current: u64) -> Self {
         let message = format!("Too large resource version: {wanted}, current: {current}");
         let said = message.clone();
-        Self::new(504, "Timeout", said).cause("ResourceVersionTooLarge", "", "Too large resource version").retry_after(1)
+        Self::new(504, "Timeout", said)
+            .cause("ResourceVersionTooLarge", "", "Too large resource version")
+            .retry_after(1)
     }
 
     /// The `Status` object for the body.
@@ -295,7 +306,10 @@ mod tests {
 
     #[test]
     fn joins_several_causes_in_brackets() {
-        let causes = vec![Cause::new("FieldValueRequired", "a", "Required value"), Cause::new("FieldValueInvalid", "b", "no")];
+        let causes = vec![
+            Cause::new("FieldValueRequired", "a", "Required value"),
+            Cause::new("FieldValueInvalid", "b", "no"),
+        ];
         let error = ApiError::invalid("", "Pod", "p", causes);
         assert_eq!(error.message, "Pod \"p\" is invalid: [a: Required value, b: no]");
     }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use skep_registry::Resource;
-use skep_storage::{Cache, CommitError, Committed, Expect, Key, Object, Op, ResourceId, Revision, Transaction};
+use skep_storage::{
+    Cache, CommitError, Committed, Expect, Key, Object, Op, ResourceId, Revision, Transaction,
+};
 
 use crate::status::{ApiError, ApiResult};
 
@@ -36,7 +38,13 @@ impl Store {
     }
 
     /// The current state of an object by its place; a malformed name is nobody's.
-    pub fn find(&self, group: &str, resource: &str, namespace: Option<&str>, name: &str) -> Option<Arc<Object>> {
+    pub fn find(
+        &self,
+        group: &str,
+        resource: &str,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Option<Arc<Object>> {
         let id = ResourceId::new(group, resource).ok()?;
         self.cache.get(&Key::new(id, namespace, name).ok()?)
     }

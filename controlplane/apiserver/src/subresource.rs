@@ -32,7 +32,9 @@ pub async fn handle(state: &State, context: &Context, target: &Target) -> ApiRes
             read::get(&state.store, context, target).await
         }
         ("approval", "update" | "patch") => approval::change(state, context, target).await,
-        ("ephemeralcontainers" | "resize", "update" | "patch") => pod_parts::change(state, context, target).await,
+        ("ephemeralcontainers" | "resize", "update" | "patch") => {
+            pod_parts::change(state, context, target).await
+        }
         _ => Err(ApiError::method_not_allowed()),
     }
 }
@@ -57,14 +59,19 @@ pub enum Change {
 
 impl Change {
     /// Reads the request.
-    pub fn read(context: &Context, target: &Target, options: &crate::context::WriteOptions) -> ApiResult<Self> {
+    pub fn read(
+        context: &Context,
+        target: &Target,
+        options: &crate::context::WriteOptions,
+    ) -> ApiResult<Self> {
         if context.info.verb == "patch" {
             return patch::Patch::read(context, target).map(Self::Patch);
         }
         let mut body = crate::rest::create::decode_body(context, target, options)?;
         crate::meta::settle_namespace(&mut body, target.resource.namespaced, target.namespace.as_deref())?;
         if crate::meta::text(&body, "name") != target.name() {
-            let message = format!("the name of the object does not match the name on the URL ({})", target.name());
+            let message =
+                format!("the name of the object does not match the name on the URL ({})", target.name());
             return Err(ApiError::bad_request(message));
         }
         target.resource.default(&mut body);

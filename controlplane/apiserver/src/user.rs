@@ -71,7 +71,10 @@ impl UserInfo {
             out.insert("groups".into(), self.groups.clone().into());
         }
         if !self.extra.is_empty() {
-            out.insert("extra".into(), self.extra.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect());
+            out.insert(
+                "extra".into(),
+                self.extra.iter().map(|(k, v)| (k.clone(), Value::from(v.clone()))).collect(),
+            );
         }
         Value::Object(out)
     }
@@ -99,7 +102,10 @@ mod tests {
     #[test]
     fn service_accounts_are_in_three_groups() {
         let user = service_account_user("a", "b", "u");
-        assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]);
+        assert_eq!(
+            user.groups,
+            ["system:serviceaccounts", "system:serviceaccounts:a", "system:authenticated"]
+        );
         assert_eq!(user.service_account(), Some(("a", "b")));
     }
 

@@ -19,9 +19,14 @@ pub fn check(state: &State, request: &Request<'_>) -> ApiResult<()> {
     };
     let terminating = object["status"]["phase"] == "Terminating" || meta::is_deleting(&object);
     if terminating {
-        let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let why =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
         let said = format!("namespace {namespace} is being terminated");
-        return Err(request.target.forbidden(&why).cause("NamespaceTerminating", "metadata.namespace", &said));
+        return Err(request.target.forbidden(&why).cause(
+            "NamespaceTerminating",
+            "metadata.namespace",
+            &said,
+        ));
     }
     Ok(())
 }

@@ -22,7 +22,12 @@ const OWN_LABELS: [&str; 9] = [
 ];
 
 /// Judges a write of a kubelet; others pass.
-pub fn validate(state: &State, request: &Request<'_>, object: Option<&Value>, old: Option<&Value>) -> ApiResult<()> {
+pub fn validate(
+    state: &State,
+    request: &Request<'_>,
+    object: Option<&Value>,
+    old: Option<&Value>,
+) -> ApiResult<()> {
     let Some(node) = request.user.node() else { return Ok(()) };
     let target = request.target;
     let refuse = |why: &str| Err(target.forbidden(&format!("node {node:?} {why}")));
@@ -35,7 +40,9 @@ pub fn validate(state: &State, request: &Request<'_>, object: Option<&Value>, ol
             return refuse("can only access its own lease in kube-node-lease");
         }
     }
-    if target.is("storage.k8s.io", "csinodes") && object.or(old).is_some_and(|o| meta::text(o, "name") != node) {
+    if target.is("storage.k8s.io", "csinodes")
+        && object.or(old).is_some_and(|o| meta::text(o, "name") != node)
+    {
         return refuse("can only access its own CSINode");
     }
     if target.is("", "pods") {
@@ -64,7 +71,9 @@ fn own_pod(
             }
             Ok(())
         }
-        _ if old.is_some_and(|pod| !bound(pod)) => refuse("can only change pods with spec.nodeName set to itself"),
+        _ if old.is_some_and(|pod| !bound(pod)) => {
+            refuse("can only change pods with spec.nodeName set to itself")
+        }
         Operation::Update => match (object, old) {
             (Some(new), Some(old)) if new["metadata"]["labels"] != old["metadata"]["labels"] => {
                 refuse("cannot update labels through pod status")
@@ -95,7 +104,8 @@ fn own_node(request: &Request<'_>, node: &str, object: Option<&Value>, old: Opti
     {
         return refuse("is not allowed to modify its ownerReferences".to_owned());
     }
-    let changed: Vec<String> = changed_labels(new, old).into_iter().filter(|key| !allowed_label(key)).collect();
+    let changed: Vec<String> =
+        changed_labels(new, old).into_iter().filter(|key| !allowed_label(key)).collect();
     if !changed.is_empty() {
         return refuse(format!("is not allowed to modify labels: {}", changed.join(", ")));
     }

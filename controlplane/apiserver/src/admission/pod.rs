@@ -13,8 +13,7 @@ pub fn add_default_tolerations(pod: &mut Value) {
             (own == key || own.is_empty()) && (effect == "NoExecute" || effect.is_empty())
         };
         if !pod["spec"]["tolerations"].as_array().is_some_and(|list| list.iter().any(tolerates)) {
-            let toleration =
-                json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS});
+            let toleration = json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS});
             add_toleration(pod, toleration);
         }
     }
@@ -35,7 +34,8 @@ mod tests {
 
     #[test]
     fn own_tolerations_win() {
-        let mut pod = json!({"spec": {"tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]}});
+        let mut pod =
+            json!({"spec": {"tolerations": [{"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]}});
         add_default_tolerations(&mut pod);
         let list = pod["spec"]["tolerations"].as_array().unwrap();
         assert_eq!(list.len(), 2);

@@ -19,7 +19,8 @@ pub fn mutate(state: &State, request: &Request<'_>, pod: &mut Value) -> ApiResul
         })?),
     };
     let value = class.as_ref().and_then(|c| c["value"].as_i64()).unwrap_or(0);
-    let policy = class.as_ref().and_then(|c| c["preemptionPolicy"].as_str()).unwrap_or("PreemptLowerPriority");
+    let policy =
+        class.as_ref().and_then(|c| c["preemptionPolicy"].as_str()).unwrap_or("PreemptLowerPriority");
     if let Some(given) = pod["spec"]["priority"].as_i64().filter(|given| *given != value) {
         let why = format!(
             "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"

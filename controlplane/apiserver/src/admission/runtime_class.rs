@@ -16,7 +16,10 @@ pub fn mutate(state: &State, request: &Request<'_>, pod: &mut Value) -> ApiResul
     };
     if name.is_empty() {
         if pod["spec"]["overhead"].as_object().is_some_and(|o| !o.is_empty()) {
-            return refuse(pod, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead");
+            return refuse(
+                pod,
+                "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+            );
         }
         return Ok(());
     }
@@ -33,7 +36,13 @@ pub fn mutate(state: &State, request: &Request<'_>, pod: &mut Value) -> ApiResul
     for (key, value) in class["scheduling"]["nodeSelector"].as_object().into_iter().flatten() {
         let given = pod["spec"]["nodeSelector"].get(key);
         if given.is_some_and(|g| g != value) {
-            return refuse(pod, &format!("conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; pod.spec.nodeSelector[{key}] = {}", given.cloned().unwrap_or_default()));
+            return refuse(
+                pod,
+                &format!(
+                    "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; pod.spec.nodeSelector[{key}] = {}",
+                    given.cloned().unwrap_or_default()
+                ),
+            );
         }
         if !pod["spec"]["nodeSelector"].is_object() {
             pod["spec"]["nodeSelector"] = json!({});

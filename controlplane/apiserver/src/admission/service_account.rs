@@ -18,16 +18,21 @@ pub fn mutate(state: &State, request: &Request<'_>, pod: &mut Value) -> ApiResul
     if pod["metadata"]["annotations"].get(MIRROR).is_some() {
         return check_mirror(request, pod);
     }
-    let wanted = pod["spec"]["serviceAccountName"].as_str().filter(|n| !n.is_empty()).unwrap_or("default").to_owned();
+    let wanted =
+        pod["spec"]["serviceAccountName"].as_str().filter(|n| !n.is_empty()).unwrap_or("default").to_owned();
     let namespace = request.target.namespace.as_deref().unwrap_or_default();
     let Some(account) = state.store.value("", "serviceaccounts", Some(namespace), &wanted) else {
-        let why = format!("error looking up service account {namespace}/{wanted}: serviceaccount \"{wanted}\" not found");
+        let why = format!(
+            "error looking up service account {namespace}/{wanted}: serviceaccount \"{wanted}\" not found"
+        );
         return Err(forbidden(request, pod, &why));
     };
     pod["spec"]["serviceAccountName"] = wanted.clone().into();
     pod["spec"]["serviceAccount"] = wanted.into();
     let own_secrets = pod["spec"]["imagePullSecrets"].as_array().is_some_and(|s| !s.is_empty());
-    if let (false, Some(secrets)) = (own_secrets, account["imagePullSecrets"].as_array().filter(|s| !s.is_empty())) {
+    if let (false, Some(secrets)) =
+        (own_secrets, account["imagePullSecrets"].as_array().filter(|s| !s.is_empty()))
+    {
         pod["spec"]["imagePullSecrets"] = secrets.clone().into();
     }
     let automount = pod["spec"]["automountServiceAccountToken"]

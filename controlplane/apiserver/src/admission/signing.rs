@@ -68,7 +68,9 @@ fn check_signer(state: &State, request: &Request<'_>, signer: &str, verb: &str) 
     if allowed {
         return Ok(());
     }
-    Err(request.target.forbidden(&format!("user not permitted to {verb} requests with signerName {signer:?}")))
+    Err(request
+        .target
+        .forbidden(&format!("user not permitted to {verb} requests with signerName {signer:?}")))
 }
 
 /// No client certificate may make its holder a system:masters.
@@ -78,7 +80,8 @@ fn check_subject(request: &Request<'_>, object: &Value, signer: &str) -> ApiResu
     }
     let pem = object["spec"]["request"].as_str().unwrap_or_default();
     if organisations(pem).iter().any(|o| o == MASTERS) {
-        let why = "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed";
+        let why =
+            "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed";
         let name = crate::meta::text(object, "name");
         return Err(ApiError::forbidden(GROUP, &request.target.resource.plural, name, why));
     }
@@ -90,7 +93,8 @@ fn organisations(request: &str) -> Vec<String> {
     use x509_parser::prelude::FromDer;
     let decoded = base64::engine::general_purpose::STANDARD.decode(request).unwrap_or_default();
     let Ok(block) = pem::parse(decoded) else { return Vec::new() };
-    let Ok((_, parsed)) = x509_parser::certification_request::X509CertificationRequest::from_der(block.contents())
+    let Ok((_, parsed)) =
+        x509_parser::certification_request::X509CertificationRequest::from_der(block.contents())
     else {
         return Vec::new();
     };

@@ -97,7 +97,10 @@ impl FieldSet {
             let common = own.intersection(other.children.get(step)?);
             (!common.is_empty()).then(|| (step.clone(), common))
         };
-        Self { member: self.member && other.member, children: self.children.iter().filter_map(both).collect() }
+        Self {
+            member: self.member && other.member,
+            children: self.children.iter().filter_map(both).collect(),
+        }
     }
 
     /// What is in this one only.
@@ -110,7 +113,10 @@ impl FieldSet {
             };
             (!left.is_empty()).then(|| (step.clone(), left))
         };
-        Self { member: self.member && !other.member, children: self.children.iter().filter_map(own).collect() }
+        Self {
+            member: self.member && !other.member,
+            children: self.children.iter().filter_map(own).collect(),
+        }
     }
 
     /// What is in either.

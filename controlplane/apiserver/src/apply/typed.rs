@@ -13,8 +13,18 @@ type Place<'a> = Option<SchemaRef<'a>>;
 
 /// Metadata that no manager owns.
 const SERVERS: [&str; 12] = [
-    "name", "namespace", "generateName", "selfLink", "uid", "resourceVersion", "generation", "creationTimestamp",
-    "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "clusterName",
+    "name",
+    "namespace",
+    "generateName",
+    "selfLink",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "managedFields",
+    "clusterName",
 ];
 
 /// What kind of container a value is in its place.
@@ -168,23 +178,43 @@ fn overlay(live: &Value, config: &Value, place: Place<'_>) -> Value {
             Value::Object(out)
         }
         (Shape::Set(list), Value::Array(own)) => {
-            let mut out = own.clone();
-            out.extend(list.iter().filter(|item| !own.contains(item)).cloned());
-            Value::Array(out)
+            Value::Array(interleave(own, list, set_step, |_present, item| item.clone()))
         }
         (Shape::Keyed(list, keys), Value::Array(own)) => {
             let key = |item: &Value| key_of(item, &keys, items(place));
-            let mut out = own.clone();
-            for item in list {
-                match out.iter_mut().find(|o| key(o) == key(item)) {
-                    Some(present) => *present = overlay(present, item, items(place)),
-                    None => out.push(item.clone()),
-                }
-            }
-            Value::Array(out)
+            Value::Array(interleave(own, list, key, |present, item| overlay(present, item, items(place))))
         }
         _ => config.clone(),
     }
+}
+
+/// One list of the live items and the configured ones: these in their own order, the others where they stood.
+fn interleave(
+    live: &[Value],
+    config: &[Value],
+    key: impl Fn(&Value) -> Step,
+    both: impl Fn(&Value, &Value) -> Value,
+) -> Vec<Value> {
+    let present: Vec<(Step, &Value)> = live.iter().map(|item| (key(item), item)).collect();
+    let wanted: Vec<Step> = config.iter().map(&key).collect();
+    let mut out = Vec::with_capacity(live.len() + config.len());
+    let mut next = 0;
+    for (i, item) in config.iter().enumerate() {
+        while let Some((step, own)) = present.get(next) {
+            match wanted.iter().position(|w| w == step) {
+                None => out.push((*own).clone()),
+                // It has been placed by the configuration before.
+                Some(at) if at < i => {}
+                Some(_) => break,
+            }
+            next += 1;
+        }
+        let own = present.iter().find(|(step, _)| *step == wanted[i]);
+        out.push(own.map_or_else(|| item.clone(), |(_, own)| both(own, item)));
+    }
+    let rest = present.iter().skip(next).filter(|(step, _)| !wanted.contains(step));
+    out.extend(rest.map(|(_, own)| (*own).clone()));
+    out
 }
 
 /// Removes the members of a set from a value.
@@ -235,13 +265,17 @@ pub fn broken_list(config: &Value, schema: SchemaRef<'_>) -> Option<String> {
 fn repeated(value: &Value, place: Place<'_>, at: &str) -> Option<String> {
     let twice = |steps: &[Step]| steps.iter().enumerate().any(|(i, s)| steps[..i].contains(s));
     match shape(value, place) {
-        Shape::Object(map) => map.iter().find_map(|(k, v)| repeated(v, field(place, k), &format!("{at}.{k}"))),
+        Shape::Object(map) => {
+            map.iter().find_map(|(k, v)| repeated(v, field(place, k), &format!("{at}.{k}")))
+        }
         Shape::Set(list) => {
             let steps: Vec<Step> = list.iter().map(set_step).collect();
             twice(&steps).then(|| format!("{at}: the set holds an item twice"))
         }
         Shape::Keyed(list, keys) => {
-            let known = |item: &Value, key: &String| item.get(key).is_some() || field(items(place), key).is_some_and(|p| p.default().is_some());
+            let known = |item: &Value, key: &String| {
+                item.get(key).is_some() || field(items(place), key).is_some_and(|p| p.default().is_some())
+            };
             let unnamed = list.iter().any(|item| !keys.iter().any(|key| known(item, key)));
             let steps: Vec<Step> = list.iter().map(|item| key_of(item, &keys, items(place))).collect();
             if unnamed {

@@ -14,7 +14,8 @@ pub const GROUP: &str = "system:bootstrappers";
 /// Splits a token that looks like a bootstrap token.
 pub fn parse(token: &str) -> Option<(&str, &str)> {
     let (id, secret) = token.split_once('.')?;
-    let plain = |s: &str, len| s.len() == len && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let plain =
+        |s: &str, len| s.len() == len && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     (plain(id, 6) && plain(secret, 16)).then_some((id, secret))
 }
 

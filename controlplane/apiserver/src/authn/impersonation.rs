@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use crate::authz::{self, Ask};
 use crate::request_info::decode;
@@ -16,11 +16,14 @@ const EXTRA: &str = "impersonate-extra-";
 
 /// The user to serve the request for.
 pub fn impersonate(state: &State, user: UserInfo, headers: &HeaderMap) -> Result<UserInfo, ApiError> {
-    let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let groups: Vec<String> =
-        headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok().map(str::to_owned)).collect();
-    let extra = extra(headers);
-    let (name, uid) = (text("impersonate-user"), text("impersonate-uid"));
+    let single = |name: &str| headers.get(name).map_or(Ok(""), text);
+    let groups: Vec<String> = headers
+        .get_all("impersonate-group")
+        .iter()
+        .map(|value| text(value).map(str::to_owned))
+        .collect::<Result<_, _>>()?;
+    let extra = extra(headers)?;
+    let (name, uid) = (single("impersonate-user")?, single("impersonate-uid")?);
     if name.is_empty() {
         if groups.is_empty() && extra.is_empty() && uid.is_empty() {
             return Ok(user);
@@ -42,7 +45,12 @@ pub fn impersonate(state: &State, user: UserInfo, headers: &HeaderMap) -> Result
     Ok(assemble(name, uid, groups, extra))
 }
 
-fn assemble(name: &str, uid: &str, mut groups: Vec<String>, extra: BTreeMap<String, Vec<String>>) -> UserInfo {
+fn assemble(
+    name: &str,
+    uid: &str,
+    mut groups: Vec<String>,
+    extra: BTreeMap<String, Vec<String>>,
+) -> UserInfo {
     if let Some((space, _)) = service_account_name(name)
         && groups.is_empty()
     {
@@ -55,14 +63,20 @@ fn assemble(name: &str, uid: &str, mut groups: Vec<String>, extra: BTreeMap<Stri
     UserInfo { name: name.to_owned(), uid: uid.to_owned(), groups, extra }
 }
 
-fn extra(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
+fn extra(headers: &HeaderMap) -> Result<BTreeMap<String, Vec<String>>, ApiError> {
     let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, value) in headers {
-        if let (Some(key), Ok(value)) = (name.as_str().strip_prefix(EXTRA), value.to_str()) {
-            out.entry(decode(key)).or_default().push(value.to_owned());
+        if let Some(key) = name.as_str().strip_prefix(EXTRA) {
+            out.entry(decode(key)).or_default().push(text(value)?.to_owned());
         }
     }
-    out
+    Ok(out)
+}
+
+/// A header's text. One that is none must not be passed over, for the request would then be served as another user.
+fn text(value: &HeaderValue) -> Result<&str, ApiError> {
+    std::str::from_utf8(value.as_bytes())
+        .map_err(|_not_text| ApiError::bad_request("an Impersonate header is not UTF-8"))
 }
 
 fn check_name(state: &State, user: &UserInfo, name: &str) -> Result<(), ApiError> {

@@ -184,11 +184,13 @@ mod tests {
 
     #[test]
     fn verifies_its_own_tokens_until_they_expire() {
-        let signer = TokenSigner::new(&KeyPair::generate().unwrap().serialize_pem(), "https://issuer").unwrap();
+        let signer =
+            TokenSigner::new(&KeyPair::generate().unwrap().serialize_pem(), "https://issuer").unwrap();
         let token = signer.sign(&claims(200)).unwrap();
         assert_eq!(signer.verify(&token, 150).unwrap().sub, "system:serviceaccount:n:s");
         assert!(signer.verify(&token, 200).is_err());
-        let other = TokenSigner::new(&KeyPair::generate().unwrap().serialize_pem(), "https://issuer").unwrap();
+        let other =
+            TokenSigner::new(&KeyPair::generate().unwrap().serialize_pem(), "https://issuer").unwrap();
         assert!(other.verify(&token, 150).is_err());
     }
 }

@@ -16,7 +16,8 @@ const LEEWAY_SECONDS: i64 = 60;
 pub fn by_token(state: &State, token: &str, audiences: &[&str]) -> Option<Known> {
     let now = Timestamp::now();
     let claims = state.tokens.verify(token, now.as_second()).ok()?;
-    let matched: Vec<String> = claims.aud.iter().filter(|a| audiences.contains(&a.as_str())).cloned().collect();
+    let matched: Vec<String> =
+        claims.aud.iter().filter(|a| audiences.contains(&a.as_str())).cloned().collect();
     if matched.is_empty() {
         return None;
     }

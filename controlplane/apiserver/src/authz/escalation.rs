@@ -28,7 +28,12 @@ pub fn validate(state: &State, request: &Request<'_>, object: &Value, old: Optio
 }
 
 fn role(state: &State, request: &Request<'_>, object: &Value, old: Option<&Value>) -> ApiResult<()> {
-    let unchanged = old.is_some_and(|old| old["rules"] == object["rules"] && old["aggregationRule"] == object["aggregationRule"]);
+    let unchanged = old.is_some_and(|old| {
+        // Labels choose the roles that aggregate this one's rules.
+        old["rules"] == object["rules"]
+            && old["aggregationRule"] == object["aggregationRule"]
+            && old["metadata"]["labels"] == object["metadata"]["labels"]
+    });
     let plural = &request.target.resource.plural;
     if unchanged || may(state, request, "escalate", plural, meta::text(object, "name")) {
         return Ok(());
@@ -43,7 +48,8 @@ fn role(state: &State, request: &Request<'_>, object: &Value, old: Option<&Value
 }
 
 fn binding(state: &State, request: &Request<'_>, object: &Value, old: Option<&Value>) -> ApiResult<()> {
-    let unchanged = old.is_some_and(|old| old["roleRef"] == object["roleRef"] && old["subjects"] == object["subjects"]);
+    let unchanged =
+        old.is_some_and(|old| old["roleRef"] == object["roleRef"] && old["subjects"] == object["subjects"]);
     let reference = &object["roleRef"];
     let name = reference["name"].as_str().unwrap_or_default();
     let cluster = reference["kind"] == "ClusterRole";

@@ -33,13 +33,17 @@ pub fn authorize(state: &State, node: &str, ask: &Ask<'_>) -> Verdict {
             let token = ask.subresource == "token" && ask.verb == "create";
             related_to_pod(state, node, ask, token || (reads && ask.subresource.is_empty()))
         }
-        ("", "persistentvolumes") => when(reads && !ask.name.is_empty() && mounts_volume(state, node, ask.name)),
+        ("", "persistentvolumes") => {
+            when(reads && !ask.name.is_empty() && mounts_volume(state, node, ask.name))
+        }
         ("", "nodes") => node_object(node, ask),
         ("", "pods") => pods(state, node, ask),
         ("", "services") | ("node.k8s.io", "runtimeclasses") | ("storage.k8s.io", "csidrivers") => {
             when(reads && ask.subresource.is_empty())
         }
-        ("", "events") | ("events.k8s.io", "events") => when(matches!(ask.verb, "create" | "update" | "patch")),
+        ("", "events") | ("events.k8s.io", "events") => {
+            when(matches!(ask.verb, "create" | "update" | "patch"))
+        }
         ("coordination.k8s.io", "leases") => own_name(ask, ask.namespace == "kube-node-lease", node),
         ("storage.k8s.io", "csinodes") => own_name(ask, true, node),
         ("storage.k8s.io", "volumeattachments") => {
@@ -108,6 +112,8 @@ fn pods_of(state: &State, node: &str, namespace: Option<&str>) -> Vec<Value> {
         .into_iter()
         .filter(|pod| pod.attributes().field("spec.nodeName") == Some(node))
         .filter_map(|pod| crate::store::decode(&pod).ok())
+        // A kubelet makes its own mirror pods, so what they name grants it nothing.
+        .filter(|pod| pod["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_none())
         .collect()
 }
 
@@ -147,9 +153,9 @@ fn volumes(pod: &Value) -> impl Iterator<Item = &Value> {
 fn claims(pod: &Value) -> impl Iterator<Item = String> {
     let pod_name = pod["metadata"]["name"].as_str().unwrap_or_default();
     volumes(pod).filter_map(move |v| {
-        let ephemeral = v["ephemeral"].is_object().then(|| {
-            format!("{pod_name}-{}", v["name"].as_str().unwrap_or_default())
-        });
+        let ephemeral = v["ephemeral"]
+            .is_object()
+            .then(|| format!("{pod_name}-{}", v["name"].as_str().unwrap_or_default()));
         v["persistentVolumeClaim"]["claimName"].as_str().map(str::to_owned).or(ephemeral)
     })
 }

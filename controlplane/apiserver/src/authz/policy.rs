@@ -80,7 +80,14 @@ pub struct Policy {
 
 impl Policy {
     /// Takes in an object as it is at a revision (`None`: deleted). Older news than what is held is dropped.
-    pub fn apply(&mut self, kind: RbacKind, namespace: &str, name: &str, revision: u64, object: Option<&Value>) {
+    pub fn apply(
+        &mut self,
+        kind: RbacKind,
+        namespace: &str,
+        name: &str,
+        revision: u64,
+        object: Option<&Value>,
+    ) {
         if kind.is_role() {
             let id = (namespace.to_owned(), name.to_owned());
             let rules = object.map(|o| Arc::new(Rule::read_all(&o["rules"])));

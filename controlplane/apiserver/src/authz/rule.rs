@@ -113,10 +113,15 @@ impl Rule {
     /// The rule taken apart: one verb, group, resource and name (or path) each.
     fn atoms(&self) -> Vec<Self> {
         let mut out = Vec::new();
-        let names: Vec<Vec<String>> =
-            if self.names.is_empty() { vec![vec![]] } else { self.names.iter().map(|n| vec![n.clone()]).collect() };
+        let names: Vec<Vec<String>> = if self.names.is_empty() {
+            vec![vec![]]
+        } else {
+            self.names.iter().map(|n| vec![n.clone()]).collect()
+        };
         for verb in &self.verbs {
-            for (group, resource) in self.groups.iter().flat_map(|g| self.resources.iter().map(move |r| (g, r))) {
+            for (group, resource) in
+                self.groups.iter().flat_map(|g| self.resources.iter().map(move |r| (g, r)))
+            {
                 for name in &names {
                     out.push(Self {
                         verbs: vec![verb.clone()],
@@ -143,13 +148,16 @@ impl Rule {
         });
         let names = self.names.is_empty()
             || (!atom.names.is_empty() && atom.names.iter().all(|n| self.names.contains(n)));
-        let paths = atom.paths.iter().all(|want| self.paths.iter().any(|p| p == want || path_matches(p, want)));
+        let paths =
+            atom.paths.iter().all(|want| self.paths.iter().any(|p| p == want || path_matches(p, want)));
         all(&self.verbs, &atom.verbs) && all(&self.groups, &atom.groups) && resources && names && paths
     }
 }
 
 fn path_matches(pattern: &str, path: &str) -> bool {
-    pattern == "*" || pattern == path || pattern.strip_suffix('*').is_some_and(|prefix| path.starts_with(prefix))
+    pattern == "*"
+        || pattern == path
+        || pattern.strip_suffix('*').is_some_and(|prefix| path.starts_with(prefix))
 }
 
 /// The parts of `wanted` that `held` does not cover; empty means no escalation.
@@ -163,7 +171,13 @@ mod tests {
 
     fn rule(verbs: &[&str], groups: &[&str], resources: &[&str], names: &[&str]) -> Rule {
         let own = |l: &[&str]| l.iter().map(|s| (*s).to_owned()).collect();
-        Rule { verbs: own(verbs), groups: own(groups), resources: own(resources), names: own(names), paths: vec![] }
+        Rule {
+            verbs: own(verbs),
+            groups: own(groups),
+            resources: own(resources),
+            names: own(names),
+            paths: vec![],
+        }
     }
 
     fn get<'a>(resource: &'a str, subresource: &'a str, name: &'a str) -> Action<'a> {

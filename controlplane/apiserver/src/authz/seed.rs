@@ -120,14 +120,23 @@ mod tests {
     fn every_line_is_an_object_and_the_known_roles_are_there() {
         assert_eq!(SEED.lines().count() + 2, seeds().len());
         let names: Vec<String> = seeds().iter().map(|s| meta::text(&s.object, "name").to_owned()).collect();
-        for name in ["cluster-admin", "admin", "edit", "view", "system:node", "system:kube-scheduler", "system:basic-user"] {
+        for name in [
+            "cluster-admin",
+            "admin",
+            "edit",
+            "view",
+            "system:node",
+            "system:kube-scheduler",
+            "system:basic-user",
+        ] {
             assert!(names.iter().any(|n| n == name), "{name}");
         }
     }
 
     #[test]
     fn adds_what_is_missing_and_keeps_what_was_added() {
-        let wanted = json!({"metadata": {}, "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]});
+        let wanted =
+            json!({"metadata": {}, "rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]});
         let present = json!({"metadata": {}, "rules": [{"verbs": ["list"], "apiGroups": [""], "resources": ["nodes"]}]});
         let merged = reconcile(&present, &wanted).unwrap();
         assert_eq!(merged["rules"].as_array().unwrap().len(), 2);

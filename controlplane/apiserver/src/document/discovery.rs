@@ -50,7 +50,9 @@ fn wants_aggregated(context: &Context) -> Option<&'static str> {
             continue;
         }
         match (clause.param("g"), clause.param("v"), clause.param("as")) {
-            (Some("apidiscovery.k8s.io"), Some("v2"), Some("APIGroupDiscoveryList")) => return Some(AGGREGATED),
+            (Some("apidiscovery.k8s.io"), Some("v2"), Some("APIGroupDiscoveryList")) => {
+                return Some(AGGREGATED);
+            }
             (None, None, None) => return None,
             _ => {}
         }
@@ -64,7 +66,8 @@ fn cached(context: &Context, document: &Value, content_type: &'static str) -> Ht
     let digest = Sha512::digest(body.as_bytes());
     let tag = digest.iter().map(|b| format!("{b:02X}")).collect::<String>();
     let quoted = format!("\"{tag}\"");
-    let fresh = context.header("if-none-match").is_some_and(|tags| tags.split(',').any(|t| t.trim() == quoted));
+    let fresh =
+        context.header("if-none-match").is_some_and(|tags| tags.split(',').any(|t| t.trim() == quoted));
     let mut response = if fresh {
         respond::bytes(StatusCode::NOT_MODIFIED, content_type, Body::empty())
     } else {
@@ -94,7 +97,9 @@ pub fn openapi(state: &State, context: &Context, parts: &[&str]) -> ApiResult<Ht
     let Some(document) = document else { return Ok(respond::page_not_found()) };
     let acceptable = media::clauses(&context.headers);
     let json = acceptable.is_empty()
-        || acceptable.iter().any(|c| matches!(c.media.as_str(), "application/json" | "*/*" | "application/*"));
+        || acceptable
+            .iter()
+            .any(|c| matches!(c.media.as_str(), "application/json" | "*/*" | "application/*"));
     // Clients that speak the protobuf form of OpenAPI v2 alone get JSON refused by name.
     if !json {
         return Err(ApiError::not_acceptable(&["application/json"]));

@@ -72,7 +72,10 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// Connects to a backend.
-pub async fn connect(kubelets: Option<&KubeletClient>, place: &Place) -> Result<Box<dyn Stream>, BackendError> {
+pub async fn connect(
+    kubelets: Option<&KubeletClient>,
+    place: &Place,
+) -> Result<Box<dyn Stream>, BackendError> {
     let address = place.address;
     match tokio::time::timeout(CONNECT, open(kubelets, place)).await {
         Ok(opened) => opened,

@@ -15,13 +15,23 @@ use crate::status::ApiError;
 
 const PRIVATE: [HeaderName; 2] = [header::AUTHORIZATION, header::COOKIE];
 const HOP: [&str; 8] = [
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
     "upgrade",
 ];
 const MAX_EXPLANATION: usize = 64 * 1024;
 
 /// Sends the request to the backend and returns its answer; an upgrade goes on behind the answer.
-pub async fn forward(state: &State, place: &Place, mut request: Request<Body>) -> Result<HttpResponse, BackendError> {
+pub async fn forward(
+    state: &State,
+    place: &Place,
+    mut request: Request<Body>,
+) -> Result<HttpResponse, BackendError> {
     let stream = backend::connect(state.kubelets.as_ref(), place).await?;
     let upgrade = upgrade_header(request.headers());
     let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));

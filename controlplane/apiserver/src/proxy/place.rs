@@ -48,7 +48,10 @@ pub fn find(state: &Arc<State>, context: &Context) -> ApiResult<Option<Place>> {
         ("pods", "proxy") => pod_proxy(state, context, namespace, name).map(Some),
         ("services", _) => service_proxy(state, context, namespace, name).map(Some),
         (_, part) => {
-            let pod = state.store.value("", "pods", namespace, name).ok_or_else(|| ApiError::not_found("", "pods", name))?;
+            let pod = state
+                .store
+                .value("", "pods", namespace, name)
+                .ok_or_else(|| ApiError::not_found("", "pods", name))?;
             let path = kubelet_path(context, part, &pod)?;
             let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
             if node.is_empty() {
@@ -60,9 +63,11 @@ pub fn find(state: &Arc<State>, context: &Context) -> ApiResult<Option<Place>> {
 }
 
 fn kubelet(state: &State, node: &str) -> ApiResult<SocketAddr> {
-    let object = state.store.value("", "nodes", None, node).ok_or_else(|| ApiError::not_found("", "nodes", node))?;
+    let object =
+        state.store.value("", "nodes", None, node).ok_or_else(|| ApiError::not_found("", "nodes", node))?;
     let addresses = object["status"]["addresses"].as_array().into_iter().flatten();
-    let internal = addresses.into_iter().find(|a| a["type"] == "InternalIP").and_then(|a| a["address"].as_str());
+    let internal =
+        addresses.into_iter().find(|a| a["type"] == "InternalIP").and_then(|a| a["address"].as_str());
     let ip: IpAddr = internal
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| ApiError::unavailable(format!("node {node} has no internal address yet")))?;
@@ -76,13 +81,23 @@ fn kubelet_path(context: &Context, part: &str, pod: &Value) -> ApiResult<String>
     let (space, name) = (meta::text(pod, "namespace"), meta::text(pod, "name"));
     let query = &context.query;
     if part == "portforward" {
-        let ports: Vec<(&str, String)> = query.all("ports").chain(query.all("port")).map(|p| ("port", p.to_owned())).collect();
+        let ports: Vec<(&str, String)> =
+            query.all("ports").chain(query.all("port")).map(|p| ("port", p.to_owned())).collect();
         return Ok(format!("/portForward/{space}/{name}{}", encode_query(&ports)));
     }
     let container = container(context, pod)?;
     if part == "log" {
         let mut kept = Vec::new();
-        for key in ["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"] {
+        for key in [
+            "follow",
+            "previous",
+            "timestamps",
+            "sinceSeconds",
+            "sinceTime",
+            "tailLines",
+            "limitBytes",
+            "stream",
+        ] {
             if let Some(value) = query.text(key) {
                 kept.push((key, value.to_owned()));
             }
@@ -106,13 +121,18 @@ fn check_log_options(context: &Context) -> ApiResult<()> {
     for key in ["sinceSeconds", "tailLines", "limitBytes"] {
         if let Some(text) = context.query.text(key) {
             let least = if key == "tailLines" { 0 } else { 1 };
-            let number: i64 = text
-                .parse()
-                .map_err(|_not_a_number| ApiError::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax")))?;
+            let number: i64 = text.parse().map_err(|_not_a_number| {
+                ApiError::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax"))
+            })?;
             if number < least {
                 let message = format!("Invalid value: {number}: must be greater than or equal to {least}");
                 let cause = crate::status::Cause::new("FieldValueInvalid", key, message);
-                return Err(ApiError::invalid("", "PodLogOptions", context.info.name.as_deref().unwrap_or_default(), vec![cause]));
+                return Err(ApiError::invalid(
+                    "",
+                    "PodLogOptions",
+                    context.info.name.as_deref().unwrap_or_default(),
+                    vec![cause],
+                ));
             }
         }
     }
@@ -127,7 +147,9 @@ fn container(context: &Context, pod: &Value) -> ApiResult<String> {
     };
     let main = names("containers");
     if let Some(wanted) = context.query.text("container") {
-        let known = ["containers", "initContainers", "ephemeralContainers"].iter().any(|l| names(l).contains(&wanted));
+        let known = ["containers", "initContainers", "ephemeralContainers"]
+            .iter()
+            .any(|l| names(l).contains(&wanted));
         if !known {
             return Err(ApiError::bad_request(format!("container {wanted} is not valid for pod {name}")));
         }
@@ -178,36 +200,50 @@ fn split_name(name: &str) -> (Scheme, &str, &str) {
 
 fn pod_proxy(state: &State, context: &Context, namespace: Option<&str>, name: &str) -> ApiResult<Place> {
     let (scheme, name, port) = split_name(name);
-    let pod = state.store.value("", "pods", namespace, name).ok_or_else(|| ApiError::not_found("", "pods", name))?;
+    let pod = state
+        .store
+        .value("", "pods", namespace, name)
+        .ok_or_else(|| ApiError::not_found("", "pods", name))?;
     let address = pod["status"]["podIP"].as_str().unwrap_or_default();
     let own = pod["spec"]["containers"][0]["ports"][0]["containerPort"].as_u64();
     let port = match port {
         "" => own.and_then(|p| u16::try_from(p).ok()).unwrap_or(80),
-        text => text.parse().map_err(|_not_a_port| ApiError::bad_request(format!("invalid port {text:?}")))?,
+        text => {
+            text.parse().map_err(|_not_a_port| ApiError::bad_request(format!("invalid port {text:?}")))?
+        }
     };
     Ok(Place { address: reachable(address, port)?, scheme, path: rest_of(context) })
 }
 
 fn service_proxy(state: &State, context: &Context, namespace: Option<&str>, name: &str) -> ApiResult<Place> {
     let (scheme, name, port) = split_name(name);
-    let service =
-        state.store.value("", "services", namespace, name).ok_or_else(|| ApiError::not_found("", "services", name))?;
+    let service = state
+        .store
+        .value("", "services", namespace, name)
+        .ok_or_else(|| ApiError::not_found("", "services", name))?;
     let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
     let fits = |p: &&Value| port == p["name"] || port.parse::<u64>().is_ok_and(|n| p["port"] == n);
     let chosen = match (port, ports.as_slice()) {
         ("", [only]) => Some(only),
         _ => ports.iter().find(fits),
     };
-    let chosen = chosen.ok_or_else(|| ApiError::unavailable(format!("no service port {port:?} found for service {name:?}")))?;
+    let chosen = chosen.ok_or_else(|| {
+        ApiError::unavailable(format!("no service port {port:?} found for service {name:?}"))
+    })?;
     let wanted = chosen["name"].as_str().unwrap_or_default();
     let slices = state.store.values("discovery.k8s.io", "endpointslices", namespace);
     let mut backends: Vec<(String, u16)> = Vec::new();
     for slice in slices.iter().filter(|s| s["metadata"]["labels"]["kubernetes.io/service-name"] == name) {
-        let number = slice["ports"].as_array().into_iter().flatten()
+        let number = slice["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
             .find(|p| p["name"].as_str().unwrap_or_default() == wanted)
             .and_then(|p| u16::try_from(p["port"].as_u64()?).ok());
         let Some(number) = number else { continue };
-        for endpoint in slice["endpoints"].as_array().into_iter().flatten().filter(|e| e["conditions"]["ready"] != false) {
+        for endpoint in
+            slice["endpoints"].as_array().into_iter().flatten().filter(|e| e["conditions"]["ready"] != false)
+        {
             backends.extend(endpoint["addresses"][0].as_str().map(|a| (a.to_owned(), number)));
         }
     }
@@ -220,7 +256,11 @@ fn service_proxy(state: &State, context: &Context, namespace: Option<&str>, name
 
 /// Objects may claim any address; those of the node itself and of the link are refused.
 fn reachable(address: &str, port: u16) -> ApiResult<SocketAddr> {
-    let ip: IpAddr = address.parse().map_err(|_not_an_address| ApiError::unavailable("address not allowed or not known yet"))?;
+    let ip: IpAddr = address
+        .parse()
+        .map_err(|_not_an_address| ApiError::unavailable("address not allowed or not known yet"))?;
+    // ::ffff:127.0.0.1 is loopback too.
+    let ip = ip.to_canonical();
     let forbidden = ip.is_loopback()
         || ip.is_unspecified()
         || ip.is_multicast()

@@ -2,6 +2,7 @@
 //! goes the way of updates. Ownership is `apply`'s.
 
 use serde_json::Value;
+use skep_registry::FieldValidation;
 
 use crate::apply::managers::Identity;
 use crate::apply::{Apply, Conflict, typed};
@@ -21,7 +22,8 @@ pub const MEDIA: &str = "application/apply-patch+yaml";
 pub async fn apply(state: &State, context: &Context, target: &Target) -> ApiResult<HttpResponse> {
     let mut options = context.write_options("PatchOptions")?;
     if context.query.text("fieldManager").is_none() {
-        let cause = Cause::new("FieldValueRequired", "fieldManager", "Required value: is required for apply patch");
+        let cause =
+            Cause::new("FieldValueRequired", "fieldManager", "Required value: is required for apply patch");
         return Err(ApiError::invalid_option("PatchOptions", cause));
     }
     options.managed = true;
@@ -57,7 +59,10 @@ fn configuration(context: &Context, target: &Target) -> ApiResult<Value> {
     if said("apiVersion") != resource.api_version() || said("kind") != &*resource.kind {
         let message = format!(
             "the configuration is a {} of {}, the request is for a {} of {}",
-            said("kind"), said("apiVersion"), resource.kind, resource.api_version()
+            said("kind"),
+            said("apiVersion"),
+            resource.kind,
+            resource.api_version()
         );
         return Err(ApiError::bad_request(message));
     }
@@ -66,16 +71,39 @@ fn configuration(context: &Context, target: &Target) -> ApiResult<Value> {
     }
     let name = meta::text(&config, "name");
     if !name.is_empty() && name != target.name() {
-        let message = format!("the name of the object ({name}) does not match the name on the URL ({})", target.name());
+        let message =
+            format!("the name of the object ({name}) does not match the name on the URL ({})", target.name());
         return Err(ApiError::bad_request(message));
     }
+    let config = of_part(config, target);
     if let Some(broken) = typed::broken_list(&config, resource.schema().root()) {
         return Err(ApiError::bad_request(format!("the configuration cannot be applied: {broken}")));
     }
     Ok(config)
 }
 
-fn plan<'a>(context: &Context, target: &'a Target, options: &WriteOptions, config: &'a Value, now: &'a str) -> Apply<'a> {
+/// The part of a configuration that the path can change: the status there, everything else here.
+fn of_part(mut config: Value, target: &Target) -> Value {
+    let Some(members) = config.as_object_mut() else { return config };
+    if target.subresource.as_deref() == Some("status") {
+        members.retain(|name, _| matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status"));
+        if let Some(metadata) = members.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata
+                .retain(|name, _| matches!(name.as_str(), "name" | "namespace" | "uid" | "resourceVersion"));
+        }
+    } else if target.resource.subresource("status").is_some() {
+        members.shift_remove("status");
+    }
+    config
+}
+
+fn plan<'a>(
+    context: &Context,
+    target: &'a Target,
+    options: &WriteOptions,
+    config: &'a Value,
+    now: &'a str,
+) -> Apply<'a> {
     Apply {
         config,
         schema: target.resource.schema().root(),
@@ -93,9 +121,13 @@ async fn create(
     config: &Value,
 ) -> ApiResult<HttpResponse> {
     if !matches!(meta::text(config, "uid"), "") {
-        let why = format!("uid mismatch: the provided object specified uid {}, and no existing object was found", meta::text(config, "uid"));
+        let why = format!(
+            "uid mismatch: the provided object specified uid {}, and no existing object was found",
+            meta::text(config, "uid")
+        );
         return Err(ApiError::conflict(&target.resource.group, &target.resource.plural, target.name(), &why));
     }
+    known_fields(target, config)?;
     let mut object = decoded(context, target, options, config.clone())?;
     meta::set(&mut object, "name", target.name());
     let now = meta::now();
@@ -112,6 +144,20 @@ fn decoded(context: &Context, target: &Target, options: &WriteOptions, value: Va
     Ok(object)
 }
 
+/// A field nobody knows has no owner either.
+fn known_fields(target: &Target, config: &Value) -> ApiResult<()> {
+    let refused = |why: &dyn std::fmt::Display| {
+        Err(ApiError::bad_request(format!("the configuration cannot be applied: {why}")))
+    };
+    match target.resource.decode_value(config.clone(), FieldValidation::Warn) {
+        Err(error) => refused(&error),
+        Ok((_, warnings)) => match warnings.iter().find(|w| w.starts_with("unknown field")) {
+            Some(unknown) => refused(unknown),
+            None => Ok(()),
+        },
+    }
+}
+
 /// The live object after the apply.
 fn laid(
     context: &Context,
@@ -122,7 +168,7 @@ fn laid(
     now: &str,
 ) -> ApiResult<Value> {
     // What is wrong with the configuration should be said of it, not of the merged object.
-    decoded(context, target, options, config.clone())?;
+    known_fields(target, config)?;
     let merged = plan(context, target, options, config, now).onto(live).map_err(|c| conflict(&c))?;
     let mut object = decoded(context, target, options, merged)?;
     if meta::text(config, "resourceVersion").is_empty() {

@@ -73,7 +73,9 @@ pub async fn create_value(
         }
     }
     let message = format!("no free name was found for the prefix \"{prefix}\": try again");
-    Err(ApiError::already_exists(&resource.group, &resource.plural, &prefix).cause("", "", &message).retry_after(1))
+    Err(ApiError::already_exists(&resource.group, &resource.plural, &prefix)
+        .cause("", "", &message)
+        .retry_after(1))
 }
 
 enum Refusal {
@@ -93,13 +95,21 @@ fn prepare(target: &Target, object: &mut Value) -> ApiResult<()> {
     meta::generate_name(object);
     target.resource.prepare_create(object);
     if meta::text(object, "name").is_empty() {
-        let cause = Cause::new("FieldValueRequired", "metadata.name", "Required value: name or generateName is required");
+        let cause = Cause::new(
+            "FieldValueRequired",
+            "metadata.name",
+            "Required value: name or generateName is required",
+        );
         return Err(ApiError::invalid(&target.resource.group, &target.resource.kind, "", vec![cause]));
     }
     Ok(())
 }
 
-async fn validate_and_commit(state: &State, request: &Request<'_>, mut object: Value) -> Result<HttpResponse, Refusal> {
+async fn validate_and_commit(
+    state: &State,
+    request: &Request<'_>,
+    mut object: Value,
+) -> Result<HttpResponse, Refusal> {
     let (context, target, resource) = (request.context, request.target, &request.target.resource);
     let name = meta::text(&object, "name").to_owned();
     let mut extra = state.services.on_create(state, target, &mut object)?;
@@ -115,12 +125,14 @@ async fn validate_and_commit(state: &State, request: &Request<'_>, mut object: V
     if request.options.dry_run {
         return Ok(shape::value(context, resource, StatusCode::CREATED, object)?);
     }
-    let mut ops = vec![Op::Put { key: key.clone(), value: resource.canonical(&object), expect: Expect::Absent }];
+    let mut ops =
+        vec![Op::Put { key: key.clone(), value: resource.canonical(&object), expect: Expect::Absent }];
     ops.append(&mut extra);
     match state.commit(ops).await {
         Ok(committed) => {
             let created = committed.objects.first().cloned().flatten();
-            let created = created.ok_or_else(|| ApiError::internal("the created object is not in the cache"))?;
+            let created =
+                created.ok_or_else(|| ApiError::internal("the created object is not in the cache"))?;
             Ok(shape::stored(context, resource, StatusCode::CREATED, &created)?)
         }
         Err(WriteError::Conflict(taken)) if taken == key => {

@@ -68,8 +68,15 @@ fn returns_object(target: &Target) -> bool {
         (&*resource.group, &*resource.plural),
         (
             "",
-            "pods" | "services" | "serviceaccounts" | "persistentvolumes" | "persistentvolumeclaims" | "podtemplates"
-                | "replicationcontrollers" | "resourcequotas" | "namespaces"
+            "pods"
+                | "services"
+                | "serviceaccounts"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+                | "podtemplates"
+                | "replicationcontrollers"
+                | "resourcequotas"
+                | "namespaces"
         ) | ("storage.k8s.io", "storageclasses" | "csidrivers" | "csinodes" | "volumeattachments")
     )
 }
@@ -87,8 +94,13 @@ pub async fn delete_object(
         manager: String::new(),
         managed: false,
     };
-    let request =
-        Request { user: &context.user, target, operation: Operation::Delete, options: &write_options, context };
+    let request = Request {
+        user: &context.user,
+        target,
+        operation: Operation::Delete,
+        options: &write_options,
+        context,
+    };
     for _attempt in 0..ATTEMPTS {
         let current = read::find(&state.store, target)?;
         let old = store::served(&target.resource, &current)?;
@@ -136,13 +148,12 @@ async fn carry_out(
 }
 
 fn check_preconditions(target: &Target, options: &DeleteOptions, old: &Value) -> ApiResult<()> {
-    let conflict =
-        |why: String| ApiError::conflict(&target.resource.group, &target.resource.plural, target.name(), &why);
+    let conflict = |why: String| {
+        ApiError::conflict(&target.resource.group, &target.resource.plural, target.name(), &why)
+    };
     let (uid, version) = (meta::text(old, "uid"), meta::text(old, "resourceVersion"));
     if let Some(wanted) = options.uid.as_deref().filter(|w| *w != uid) {
-        let why = format!(
-            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
-        );
+        let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
         return Err(conflict(why));
     }
     if let Some(wanted) = options.resource_version.as_deref().filter(|w| *w != version) {
@@ -167,7 +178,8 @@ pub fn plan(target: &Target, options: &DeleteOptions, mut object: Value, now: Ti
     if target.is("apiextensions.k8s.io", "customresourcedefinitions") && !meta::is_deleting(&object) {
         finalizers = crate::custom_resources::terminate(&mut object);
     }
-    let held = !finalizers.is_empty() || (namespace && !meta::strings(&object["spec"]["finalizers"]).is_empty());
+    let held =
+        !finalizers.is_empty() || (namespace && !meta::strings(&object["spec"]["finalizers"]).is_empty());
     if meta::is_deleting(&object) {
         let left = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
         if grace >= left && (held || left > 0) {

@@ -72,7 +72,8 @@ impl DeleteOptions {
         if !options.is_object() || kind != "DeleteOptions" {
             return Err(ApiError::bad_request(format!("the body must be DeleteOptions, not {kind}")));
         }
-        let list: Vec<&str> = options["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let list: Vec<&str> =
+            options["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let body_dry = check_dry_run("DeleteOptions", list.into_iter())?;
         let query_dry = check_dry_run("DeleteOptions", context.query.all("dryRun"))?;
         let text = |v: &Value| v.as_str().filter(|s| !s.is_empty()).map(str::to_owned);

@@ -195,21 +195,27 @@ mod tests {
     #[test]
     fn lists_take_indexes_from_both_ends() {
         let document = json!({"l": [1, 2, 3]});
-        let result = patched(document, json!([
-            {"op": "replace", "path": "/l/-1", "value": 9},
-            {"op": "add", "path": "/l/0", "value": 0},
-            {"op": "add", "path": "/l/-", "value": 10},
-            {"op": "remove", "path": "/l/1"},
-        ]));
+        let result = patched(
+            document,
+            json!([
+                {"op": "replace", "path": "/l/-1", "value": 9},
+                {"op": "add", "path": "/l/0", "value": 0},
+                {"op": "add", "path": "/l/-", "value": 10},
+                {"op": "remove", "path": "/l/1"},
+            ]),
+        );
         assert_eq!(result, Ok(json!({"l": [0, 2, 9, 10]})));
     }
 
     #[test]
     fn replace_adds_what_is_absent_and_test_takes_null_for_absence() {
-        let result = patched(json!({"d": {}}), json!([
-            {"op": "test", "path": "/d/x", "value": null},
-            {"op": "replace", "path": "/d/x", "value": "1"},
-        ]));
+        let result = patched(
+            json!({"d": {}}),
+            json!([
+                {"op": "test", "path": "/d/x", "value": null},
+                {"op": "replace", "path": "/d/x", "value": "1"},
+            ]),
+        );
         assert_eq!(result, Ok(json!({"d": {"x": "1"}})));
     }
 

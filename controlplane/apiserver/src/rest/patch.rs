@@ -8,8 +8,8 @@ use crate::context::{Context, WriteOptions};
 use crate::media;
 use crate::meta;
 use crate::respond::HttpResponse;
-use crate::rest::{Target, apply, json_patch};
 use crate::rest::update::{Part, write};
+use crate::rest::{Target, apply, json_patch};
 use crate::state::State;
 use crate::status::{ApiError, ApiResult, Cause};
 
@@ -38,6 +38,11 @@ pub async fn patch(state: &State, context: &Context, target: &Target) -> ApiResu
     }
     let patch = Patch::read(context, target)?;
     let options = context.write_options("PatchOptions")?;
+    if context.query.get("force").is_some() {
+        let cause =
+            Cause::new("FieldValueForbidden", "force", "Forbidden: may not be specified for non-apply patch");
+        return Err(ApiError::invalid_option("PatchOptions", cause));
+    }
     let part = if target.subresource.as_deref() == Some("status") { Part::Status } else { Part::Main };
     let change = |current: &Value| patched(context, target, &options, &patch, current);
     let written = write(state, context, target, &options, part, change).await?;
@@ -55,8 +60,9 @@ pub fn patched(
     let resource = &target.resource;
     let result = patch.apply(resource.schema(), current)?;
     check_identity(target, &result, current)?;
-    let (mut object, warnings) =
-        resource.decode_value(result, options.validation).map_err(|error| undecodable(target, &error, options))?;
+    let (mut object, warnings) = resource
+        .decode_value(result, options.validation)
+        .map_err(|error| undecodable(target, &error, options))?;
     warnings.into_iter().for_each(|w| context.warn(w));
     meta::settle_namespace(&mut object, resource.namespaced, target.namespace.as_deref())?;
     resource.default(&mut object);
@@ -77,7 +83,9 @@ impl Patch {
                 match document {
                     Value::Null => Ok(Self::Json(Vec::new())),
                     Value::Array(operations) => Ok(Self::Json(operations)),
-                    _ => Err(ApiError::bad_request("error decoding patch: a JSON patch is a list of operations")),
+                    _ => Err(ApiError::bad_request(
+                        "error decoding patch: a JSON patch is a list of operations",
+                    )),
                 }
             }
             "application/merge-patch+json" => object_only(parsed()?).map(Self::Merge),
@@ -134,7 +142,8 @@ fn check_identity(target: &Target, result: &Value, current: &Value) -> ApiResult
 
 /// A patched object of the wrong shape is the patch's fault.
 fn undecodable(_target: &Target, error: &skep_registry::DecodeError, options: &WriteOptions) -> ApiError {
-    if options.validation == FieldValidation::Strict && matches!(error, skep_registry::DecodeError::Strict(_)) {
+    if options.validation == FieldValidation::Strict && matches!(error, skep_registry::DecodeError::Strict(_))
+    {
         return ApiError::bad_request(error.to_string());
     }
     let cause = Cause::new("FieldValueInvalid", "patch", format!("Invalid value: {error}"));

@@ -106,9 +106,17 @@ impl Gather<'_> {
         }
     }
 
-    fn found(&self, _resource: &Resource, objects: Vec<Arc<Object>>, revision: Revision, left: usize) -> Found {
+    fn found(
+        &self,
+        _resource: &Resource,
+        objects: Vec<Arc<Object>>,
+        revision: Revision,
+        left: usize,
+    ) -> Found {
         let mut meta = ListMeta { resource_version: revision.to_string(), ..ListMeta::default() };
-        if left > 0 && let Some(last) = objects.last() {
+        if left > 0
+            && let Some(last) = objects.last()
+        {
             meta.next = Some(Continue::after(last, revision));
             meta.remaining = self.options.selects_all().then_some(left);
         }

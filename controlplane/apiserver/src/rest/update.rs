@@ -47,7 +47,9 @@ impl Written {
     pub fn answer(self, context: &Context, target: &Target) -> ApiResult<HttpResponse> {
         match self {
             Self::Stored(object) => shape::stored(context, &target.resource, StatusCode::OK, &object),
-            Self::Dry(object) | Self::Gone(object) => shape::value(context, &target.resource, StatusCode::OK, object),
+            Self::Dry(object) | Self::Gone(object) => {
+                shape::value(context, &target.resource, StatusCode::OK, object)
+            }
         }
     }
 
@@ -78,7 +80,9 @@ pub async fn put(state: &State, context: &Context, target: &Target) -> ApiResult
 fn check_name(body: &Value, target: &Target) -> ApiResult<()> {
     let name = meta::text(body, "name");
     if name.is_empty() {
-        return Err(ApiError::bad_request("the object provided is unrecognized: metadata.name must be set on an update"));
+        return Err(ApiError::bad_request(
+            "the object provided is unrecognized: metadata.name must be set on an update",
+        ));
     }
     if name != target.name() {
         let message =
@@ -256,8 +260,9 @@ fn check_finalizers(target: &Target, new: &Value, old: &Value) -> ApiResult<()> 
     if added.is_empty() {
         return Ok(());
     }
-    let message =
-        format!("Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added:?}");
+    let message = format!(
+        "Forbidden: no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+    );
     let cause = Cause::new("FieldValueForbidden", "metadata.finalizers", message);
     Err(ApiError::invalid(&target.resource.group, &target.resource.kind, target.name(), vec![cause]))
 }

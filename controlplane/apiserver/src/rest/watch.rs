@@ -41,11 +41,18 @@ pub async fn watch(state: &State, context: &Context, target: &Target) -> ApiResu
     };
     let feed = match start {
         Ok((initial, watcher)) => {
-            let seconds = options.timeout_seconds.unwrap_or_else(|| {
-                MIN_TIMEOUT_SECONDS + rand::random_range(0..MIN_TIMEOUT_SECONDS)
-            });
+            let seconds = options
+                .timeout_seconds
+                .unwrap_or_else(|| MIN_TIMEOUT_SECONDS + rand::random_range(0..MIN_TIMEOUT_SECONDS));
             let deadline = Instant::now() + Duration::from_secs(seconds);
-            Feed { pending: initial, watcher: Some(watcher), options, encoder, deadline, drain: state.drain.clone() }
+            Feed {
+                pending: initial,
+                watcher: Some(watcher),
+                options,
+                encoder,
+                deadline,
+                drain: state.drain.clone(),
+            }
         }
         Err(Start::Expired(expired)) => Feed::gone(&expired, options, encoder, state),
         Err(Start::Refused(error)) => return Err(error),
@@ -125,10 +132,20 @@ struct Feed {
 
 impl Feed {
     fn gone(expired: &Expired, options: ListOptions, encoder: Encoder, state: &State) -> Self {
-        let error = ApiError::expired(format!("too old resource version: {} ({})", expired.requested, expired.oldest));
+        let error = ApiError::expired(format!(
+            "too old resource version: {} ({})",
+            expired.requested, expired.oldest
+        ));
         let frame = Bytes::from(format!("{}\n", json!({"type": "ERROR", "object": error.to_value()})));
         let pending = VecDeque::from([Pending::Frame(frame)]);
-        Self { pending, watcher: None, options, encoder, deadline: Instant::now(), drain: state.drain.clone() }
+        Self {
+            pending,
+            watcher: None,
+            options,
+            encoder,
+            deadline: Instant::now(),
+            drain: state.drain.clone(),
+        }
     }
 
     fn into_stream(self) -> impl Stream<Item = Result<Bytes, Infallible>> {

@@ -115,7 +115,8 @@ fn ports(object: &Value) -> impl Iterator<Item = &Value> {
 
 /// Clears what the old type needed, the new one does not, and the client did not touch.
 pub fn drop_unneeded(new: &mut Value, old: &Value) {
-    let untouched = |new: &Value, field: &str| new["spec"][field] == old["spec"][field] || is_empty(&new["spec"][field]);
+    let untouched =
+        |new: &Value, field: &str| new["spec"][field] == old["spec"][field] || is_empty(&new["spec"][field]);
     if needs_address(old) && !needs_address(new) && untouched(new, "clusterIP") {
         for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
             remove(new, field);
@@ -159,11 +160,8 @@ pub fn set_families(object: &mut Value) {
         object["spec"]["ipFamilyPolicy"] = policy.into();
     }
     if is_empty(&object["spec"]["ipFamilies"]) {
-        object["spec"]["ipFamilies"] = if headless_without_selector {
-            json!(["IPv4", "IPv6"])
-        } else {
-            json!(["IPv4"])
-        };
+        object["spec"]["ipFamilies"] =
+            if headless_without_selector { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) };
     }
 }
 

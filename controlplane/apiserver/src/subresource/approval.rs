@@ -19,7 +19,8 @@ pub async fn change(state: &State, context: &Context, target: &Target) -> ApiRes
         let asked = change.apply(context, target, &options, current)?;
         let mut new = current.clone();
         carry_version(&mut new, &asked);
-        new["status"]["conditions"] = merged(&asked["status"]["conditions"], &current["status"]["conditions"]);
+        new["status"]["conditions"] =
+            merged(&asked["status"]["conditions"], &current["status"]["conditions"]);
         if new["status"]["conditions"].is_null() {
             meta::member(&mut new, "status").shift_remove("conditions");
         }

@@ -22,7 +22,8 @@ pub async fn create(state: &State, context: &Context, target: &Target) -> ApiRes
         return Err(ApiError::bad_request("name in URL does not match name in Binding object"));
     }
     let node = checked_node(&binding, &name)?;
-    let pod = Target { resource: pods, namespace: target.namespace.clone(), name: Some(name), subresource: None };
+    let pod =
+        Target { resource: pods, namespace: target.namespace.clone(), name: Some(name), subresource: None };
     let bind = |current: &Value| bound(&pod, &binding, &node, current);
     write(state, context, &pod, &options, Part::Settled, bind).await?;
     Ok(respond::document(StatusCode::CREATED, context.accept.encoding, &respond::success()))
@@ -47,7 +48,9 @@ fn bound(target: &Target, binding: &Value, node: &str, pod: &Value) -> ApiResult
     let wanted = meta::text(binding, "uid");
     if !wanted.is_empty() && wanted != meta::text(pod, "uid") {
         let uid = meta::text(pod, "uid");
-        return refuse(format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"));
+        return refuse(format!(
+            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
+        ));
     }
     if meta::is_deleting(pod) {
         return refuse(format!("pod {} is being deleted, cannot be assigned to a host", target.name()));

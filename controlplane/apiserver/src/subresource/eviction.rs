@@ -49,7 +49,8 @@ fn deletion(eviction: &Value) -> Value {
 
 /// Finished and never started pods disrupt nobody.
 fn ends_anyway(pod: &Value) -> bool {
-    meta::is_deleting(pod) || matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"))
+    meta::is_deleting(pod)
+        || matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed" | "Pending"))
 }
 
 async fn take_from_budgets(
@@ -71,7 +72,11 @@ async fn take_from_budgets(
     let budget = match budgets.as_slice() {
         [] => return Ok(()),
         [one] => one,
-        _ => return Err(ApiError::internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")),
+        _ => {
+            return Err(ApiError::internal(
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+            ));
+        }
     };
     if unready_and_free(pod, budget) {
         return Ok(());
@@ -81,7 +86,12 @@ async fn take_from_budgets(
         .lookup(POLICY, "v1", "poddisruptionbudgets")
         .ok_or_else(|| ApiError::internal("disruption budgets are not served"))?;
     let name = meta::text(budget, "name").to_owned();
-    let budget = Target { resource, namespace: target.namespace.clone(), name: Some(name), subresource: Some("status".into()) };
+    let budget = Target {
+        resource,
+        namespace: target.namespace.clone(),
+        name: Some(name),
+        subresource: Some("status".into()),
+    };
     let options = WriteOptions {
         dry_run: how.dry_run,
         validation: skep_registry::FieldValidation::Ignore,
@@ -111,7 +121,9 @@ fn taken(budget: &Value, pod: &str) -> ApiResult<Value> {
     let status = &budget["status"];
     let behind = status["observedGeneration"].as_i64().unwrap_or(0)
         < budget["metadata"]["generation"].as_i64().unwrap_or(0);
-    let refuse = || ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10);
+    let refuse = || {
+        ApiError::too_many_requests("Cannot evict pod as it would violate the pod's disruption budget.", 10)
+    };
     if behind {
         return Err(refuse());
     }
@@ -119,7 +131,8 @@ fn taken(budget: &Value, pod: &str) -> ApiResult<Value> {
     if allowed <= 0 {
         let (name, desired) = (meta::text(budget, "name"), status["desiredHealthy"].as_i64().unwrap_or(0));
         let healthy = status["currentHealthy"].as_i64().unwrap_or(0);
-        let said = format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently");
+        let said =
+            format!("The disruption budget {name} needs {desired} healthy pods and has {healthy} currently");
         return Err(refuse().cause("DisruptionBudget", "", &said));
     }
     let mut new = budget.clone();
@@ -131,4 +144,3 @@ fn taken(budget: &Value, pod: &str) -> ApiResult<Value> {
     new["status"]["disruptedPods"][pod] = meta::now().into();
     Ok(new)
 }
-

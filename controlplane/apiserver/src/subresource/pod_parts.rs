@@ -25,7 +25,8 @@ pub async fn change(state: &State, context: &Context, target: &Target) -> ApiRes
         target.resource.prepare_subresource(part, &mut new, current);
         approval::carry_version(&mut new, &asked);
         meta::keep_system_fields(&mut new, current);
-        let counted = current["metadata"]["generation"].as_i64().unwrap_or(0) + i64::from(new["spec"] != current["spec"]);
+        let counted = current["metadata"]["generation"].as_i64().unwrap_or(0)
+            + i64::from(new["spec"] != current["spec"]);
         meta::set(&mut new, "generation", counted);
         invalid(&target.resource, target.name(), target.resource.validate_subresource(part, &new, current))?;
         Ok(new)

@@ -25,7 +25,9 @@ pub fn get(state: &State, context: &Context, target: &Target) -> ApiResult<HttpR
 /// Answers `update` and `patch`.
 pub async fn change(state: &State, context: &Context, target: &Target) -> ApiResult<HttpResponse> {
     let options = context.write_options("UpdateOptions")?;
-    let patch = (context.info.verb == "patch").then(|| crate::rest::patch::Patch::read(context, target)).transpose()?;
+    let patch = (context.info.verb == "patch")
+        .then(|| crate::rest::patch::Patch::read(context, target))
+        .transpose()?;
     let settle = |current: &Value| {
         let present = scale_of(&target.resource, current)?;
         let asked = match &patch {
@@ -50,7 +52,8 @@ pub async fn change(state: &State, context: &Context, target: &Target) -> ApiRes
 fn check(target: &Target, asked: &Value) -> ApiResult<()> {
     let name = meta::text(asked, "name");
     if !name.is_empty() && name != target.name() {
-        let message = format!("the name of the object ({name}) does not match the name on the URL ({})", target.name());
+        let message =
+            format!("the name of the object ({name}) does not match the name on the URL ({})", target.name());
         return Err(ApiError::bad_request(message));
     }
     let replicas = asked["spec"]["replicas"].as_i64().unwrap_or(0);
@@ -59,7 +62,11 @@ fn check(target: &Target, asked: &Value) -> ApiResult<()> {
         let resource = &target.resource;
         let (group, kind, field) = match resource.custom_scale() {
             None => ("autoscaling", "Scale", "spec.replicas"),
-            Some(_) => (&*resource.group, &*resource.kind, replicas_path(resource, "specReplicasPath", ".spec.replicas")),
+            Some(_) => (
+                &*resource.group,
+                &*resource.kind,
+                replicas_path(resource, "specReplicasPath", ".spec.replicas"),
+            ),
         };
         let cause = Cause::new("FieldValueInvalid", field, message);
         return Err(ApiError::invalid(group, kind, target.name(), vec![cause]));
@@ -108,7 +115,9 @@ fn scale_of(resource: &Resource, object: &Value) -> ApiResult<Value> {
     if let Some(selector) = selector_of(resource, object).filter(|s| !s.is_empty()) {
         status["selector"] = selector.into();
     }
-    Ok(json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}))
+    Ok(
+        json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}),
+    )
 }
 
 fn selector_of(resource: &Resource, object: &Value) -> Option<String> {
@@ -118,7 +127,8 @@ fn selector_of(resource: &Resource, object: &Value) -> Option<String> {
     let selector = &object["spec"]["selector"];
     if &*resource.plural == "replicationcontrollers" {
         let pairs = selector.as_object()?.iter();
-        let mut terms: Vec<String> = pairs.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+        let mut terms: Vec<String> =
+            pairs.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
         terms.sort();
         return Some(terms.join(","));
     }

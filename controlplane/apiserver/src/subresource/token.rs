@@ -54,7 +54,11 @@ impl Spec {
     fn read(request: &Value, issuer: &str) -> ApiResult<Self> {
         let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
         let refuse = |message: &str| {
-            let cause = Cause::new("FieldValueInvalid", "spec.expirationSeconds", format!("Invalid value: {seconds}: {message}"));
+            let cause = Cause::new(
+                "FieldValueInvalid",
+                "spec.expirationSeconds",
+                format!("Invalid value: {seconds}: {message}"),
+            );
             Err(ApiError::invalid("authentication.k8s.io", "TokenRequest", "", vec![cause]))
         };
         if seconds < LEAST_SECONDS {
@@ -94,22 +98,31 @@ fn bound_object(state: &State, namespace: &str, wanted: &Value, target: &Target)
         "Secret" => "secrets",
         "Node" => "nodes",
         kind => {
-            let message = format!("cannot bind token for serviceaccount {:?} to object of kind {kind:?}", target.name());
+            let message = format!(
+                "cannot bind token for serviceaccount {:?} to object of kind {kind:?}",
+                target.name()
+            );
             return Err(ApiError::bad_request(message));
         }
     };
     let space = (plural != "nodes").then_some(namespace);
-    let object = state.store.value("", plural, space, name).ok_or_else(|| ApiError::not_found("", plural, name))?;
+    let object =
+        state.store.value("", plural, space, name).ok_or_else(|| ApiError::not_found("", plural, name))?;
     let uid = wanted["uid"].as_str().unwrap_or_default();
     if !uid.is_empty() && uid != meta::text(&object, "uid") {
-        let why = format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         return Err(ApiError::conflict("", plural, name, &why));
     }
     match plural {
         "pods" => {
             let account = object["spec"]["serviceAccountName"].as_str().unwrap_or_default();
             if account != target.name() {
-                let message = format!("cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.", target.name());
+                let message = format!(
+                    "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+                    target.name()
+                );
                 return Err(ApiError::bad_request(message));
             }
             let node = object["spec"]["nodeName"].as_str().filter(|n| !n.is_empty());
@@ -131,7 +144,9 @@ fn check_node(context: &Context, target: &Target, bound: &Bound) -> ApiResult<()
     match (&bound.pod, &bound.node) {
         (None, _) => Err(target.forbidden(&format!("node {node:?} requested token not bound to a pod"))),
         (Some(_), Some(on)) if on.name == node => Ok(()),
-        _ => Err(target.forbidden(&format!("node {node:?} requested token bound to a pod scheduled on a different node"))),
+        _ => Err(target.forbidden(&format!(
+            "node {node:?} requested token bound to a pod scheduled on a different node"
+        ))),
     }
 }
 

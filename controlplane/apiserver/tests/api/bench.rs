@@ -58,9 +58,14 @@ impl Bench {
         self.send("PATCH", path, &format!("application/{kind}-patch+json"), Some(body)).await
     }
 
+    pub(crate) async fn apply(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        self.send("PATCH", path, "application/apply-patch+yaml", Some(body)).await
+    }
+
     async fn send(&self, method: &str, path: &str, media: &str, body: Option<&Value>) -> (StatusCode, Value) {
         let body = body.map(|b| Body::from(b.to_string())).unwrap_or_default();
-        let request = Request::builder().method(method).uri(path).header("content-type", media).body(body).unwrap();
+        let request =
+            Request::builder().method(method).uri(path).header("content-type", media).body(body).unwrap();
         read(self.server.call_as(self.user.clone(), request).await).await
     }
 

@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its server has failed")]
 
 mod bench;
+mod kubelet;
 
 use std::sync::Arc;
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use bench::{Bench, pod};
+use kubelet::{Site, read_head};
 
 #[tokio::test]
 async fn creates_reads_updates_and_deletes() {
@@ -92,10 +95,12 @@ async fn a_chosen_address_goes_to_one_of_many_writers() {
     }
     assert_eq!(won, 1);
     let (_, list) = bench.get("/api/v1/namespaces/default/services").await;
-    let holder = list["items"].as_array().unwrap().iter().find(|s| s["spec"]["clusterIP"] == "10.96.7.7").unwrap();
+    let holder =
+        list["items"].as_array().unwrap().iter().find(|s| s["spec"]["clusterIP"] == "10.96.7.7").unwrap();
     let name = holder["metadata"]["name"].as_str().unwrap();
     bench.call("DELETE", &format!("/api/v1/namespaces/default/services/{name}"), None).await;
-    let again = json!({"metadata": {"name": "again"}, "spec": {"clusterIP": "10.96.7.7", "ports": [{"port": 80}]}});
+    let again =
+        json!({"metadata": {"name": "again"}, "spec": {"clusterIP": "10.96.7.7", "ports": [{"port": 80}]}});
     assert_eq!(bench.post("/api/v1/namespaces/default/services", &again).await.0, StatusCode::CREATED);
 }
 
@@ -155,7 +160,8 @@ async fn a_binding_puts_a_pod_on_a_node_once() {
     assert_eq!(bench.post(path, &binding).await.0, StatusCode::CONFLICT);
     let (_, bound) = bench.get("/api/v1/namespaces/default/pods/p").await;
     assert_eq!(bound["spec"]["nodeName"], "n");
-    let scheduled = bound["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "PodScheduled");
+    let scheduled =
+        bound["status"]["conditions"].as_array().unwrap().iter().find(|c| c["type"] == "PodScheduled");
     assert_eq!(scheduled.unwrap()["status"], "True");
 }
 
@@ -209,7 +215,8 @@ async fn a_watch_resumes_where_it_left_and_sees_selectors_as_borders() {
     use kube::api::{Api, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
     let bench = Bench::start().await;
     let api: Api<ConfigMap> = Api::namespaced(bench.client(), "default");
-    let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "a", "labels": {"on": "1"}}})).unwrap();
+    let map: ConfigMap =
+        serde_json::from_value(json!({"metadata": {"name": "a", "labels": {"on": "1"}}})).unwrap();
     let made = api.create(&PostParams::default(), &map).await.unwrap();
     let from = made.metadata.resource_version.clone().unwrap();
     for on in [Some("0"), Some("1"), None] {
@@ -242,7 +249,8 @@ async fn eviction_asks_the_disruption_budget() {
     guarded["metadata"]["labels"] = json!({"app": "x"});
     guarded["spec"]["nodeName"] = "n".into();
     bench.post("/api/v1/namespaces/default/pods", &guarded).await;
-    let running = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    let running =
+        json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
     let (code, _) = bench.patch("/api/v1/namespaces/default/pods/p/status", "merge", &running).await;
     assert_eq!(code, StatusCode::OK);
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
@@ -257,4 +265,65 @@ async fn eviction_asks_the_disruption_budget() {
     assert_eq!(bench.post(path, &eviction).await.0, StatusCode::CREATED);
     let (_, evicted) = bench.get("/api/v1/namespaces/default/pods/p").await;
     assert!(evicted["metadata"]["deletionTimestamp"].is_string());
+}
+
+const EXEC: &str = "POST /api/v1/namespaces/default/pods/p/exec?command=sh&stdin=true&stdout=true HTTP/1.1\r\n\
+    Host: x\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nAuthorization: Bearer secret\r\n\r\n";
+
+#[tokio::test]
+async fn an_upgrade_is_piped_byte_for_byte() {
+    let kubelet = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Line: {line}\r\n\r\n";
+    let site = Site::with_kubelet(kubelet).await;
+    let mut stream = site.connect().await;
+    stream.write_all(EXEC.as_bytes()).await.unwrap();
+    let head = read_head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    assert!(head.contains("POST /exec/default/p/c?command=sh&input=1&output=1 HTTP/1.1"), "{head}");
+    stream.write_all(b"\x80\x03\x00\x01ping").await.unwrap();
+    let mut echo = [0; 8];
+    stream.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"\x80\x03\x00\x01ping");
+}
+
+#[tokio::test]
+async fn an_upgrade_that_is_not_granted_is_answered_and_closed() {
+    let kubelet = "HTTP/1.1 302 Found\r\nLocation: https://10.0.0.1/\r\nContent-Length: 2\r\n\r\nno";
+    let site = Site::with_kubelet(kubelet).await;
+    let mut stream = site.connect().await;
+    stream.write_all(EXEC.as_bytes()).await.unwrap();
+    let mut all = Vec::new();
+    // The end of the stream is what is waited for; how it ends is the peer's affair.
+    let _ =
+        tokio::time::timeout(std::time::Duration::from_secs(10), stream.read_to_end(&mut all)).await.unwrap();
+    let text = String::from_utf8(all).unwrap();
+    assert!(text.starts_with("HTTP/1.1 302") && text.ends_with("no"), "{text}");
+}
+
+#[tokio::test]
+async fn logs_come_from_the_kubelet() {
+    let site =
+        Site::with_kubelet("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Type: text/plain\r\n\r\nhello")
+            .await;
+    let mut stream = site.connect().await;
+    let ask = "GET /api/v1/namespaces/default/pods/p/log?tailLines=5 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(ask.as_bytes()).await.unwrap();
+    let mut all = Vec::new();
+    let _ = stream.read_to_end(&mut all).await;
+    let text = String::from_utf8(all).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200") && text.ends_with("hello"), "{text}");
+}
+
+#[tokio::test]
+async fn managers_share_an_object_by_applying() {
+    let bench = Bench::start().await;
+    let map = |data: Value| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": data});
+    let path = |manager: &str| format!("/api/v1/namespaces/default/configmaps/c?fieldManager={manager}");
+    let (code, _) = bench.apply(&path("m1"), &map(json!({"a": "1", "b": "1"}))).await;
+    assert_eq!(code, StatusCode::CREATED);
+    let (code, refused) = bench.apply(&path("m2"), &map(json!({"a": "2"}))).await;
+    assert_eq!((code, &refused["details"]["causes"][0]["field"]), (StatusCode::CONFLICT, &json!(".data.a")));
+    let (code, _) = bench.apply(&format!("{}&force=true", path("m2")), &map(json!({"a": "2"}))).await;
+    assert_eq!(code, StatusCode::OK);
+    let (_, left) = bench.apply(&path("m1"), &map(json!({}))).await;
+    assert_eq!(left["data"], json!({"a": "2"}));
 }
