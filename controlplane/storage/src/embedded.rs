@@ -8,12 +8,14 @@
 mod log;
 mod tables;
 mod writer;
+mod zeroed_file;
 
 #[cfg(test)]
 mod lossy;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -31,6 +33,7 @@ use crate::{
     Transaction,
 };
 use writer::{Command, Writer};
+use zeroed_file::ZeroedFile;
 
 /// Transactions that may wait for the writer; more wait in their callers.
 const QUEUE: usize = 1024;
@@ -77,7 +80,10 @@ struct Shared {
 impl EmbeddedStorage {
     /// Opens the store, or creates it. Fails when another process has it open.
     pub fn open(config: &EmbeddedConfig) -> Result<Self, StorageError> {
-        let opened = Builder::new().set_cache_size(config.page_cache).create(&config.path);
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&config.path);
+        let file = file.map_err(|error| tables::disk("opening its file")(redb::Error::Io(error)))?;
+        let file = ZeroedFile::new(file).map_err(tables::disk("opening its file"))?;
+        let opened = Builder::new().set_cache_size(config.page_cache).create_with_backend(file);
         let database = opened.map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => {
                 StorageError::Locked { path: config.path.display().to_string() }
@@ -99,8 +105,11 @@ impl EmbeddedStorage {
         });
         let (commands, queue) = mpsc::channel(QUEUE);
         let thread = Writer::new(Arc::clone(&shared), state.revision);
-        let writer =
-            std::thread::Builder::new().name("skep-store".to_owned()).spawn(move || thread.run(queue));
+        let guard = PanicGuard(Arc::clone(&shared));
+        let writer = std::thread::Builder::new().name("skep-store".to_owned()).spawn(move || {
+            let _guard = guard;
+            thread.run(queue);
+        });
         let writer = writer.map_err(|error| tables::disk("starting its writer")(redb::Error::Io(error)))?;
         Ok(Self { shared, commands: Some(commands), writer: Some(writer) })
     }
@@ -150,6 +159,18 @@ impl Shared {
     fn stop_error(&self) -> StorageError {
         let reason = self.stopped.lock().clone().unwrap_or_else(|| "it was closed".to_owned());
         StorageError::Stopped { reason }
+    }
+}
+
+/// Held by the writer's thread: a writer that panics stops the store for all to see, instead of leaving it to answer
+/// reads from a frozen state.
+struct PanicGuard(Arc<Shared>);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop("its writer panicked".to_owned());
+        }
     }
 }
 
