@@ -49,7 +49,9 @@ impl Identities {
     pub(crate) fn api_server_config(&self, args: &Args) -> Result<ApiServerConfig> {
         let serving =
             self.pki.cluster.issue(&serving_profile(args)).context("cannot issue the serving certificate")?;
-        let profile = Profile::client("kube-apiserver-kubelet-client", &["system:masters"], YEAR);
+        // Kubelets know it by its name. It has no group: a node that names the API server's own address as its
+        // kubelet must gain nothing by it.
+        let profile = Profile::client("kube-apiserver-kubelet-client", &[], YEAR);
         let kubelet =
             self.pki.cluster.issue(&profile).context("cannot issue the kubelet client certificate")?;
         let key = self.pki.service_accounts.private_pem();

@@ -116,6 +116,7 @@ pub(crate) fn endpoint_ip(text: &str, path: &Path<'_>, errors: &mut Errors) {
         errors.invalid(path, text, "must be a valid IP address");
         return;
     };
+    let ip = ip.to_canonical();
     let link_local = match ip {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
