@@ -111,10 +111,18 @@ impl Level {
     fn prepare(self) -> Result<()> {
         tools::ensure(&tools::BUILD)?;
         match self {
-            Self::Unit => tools::ensure(&[tools::ETCD]),
-            Self::Programs => ebpf::build(),
+            // As root, some crates try themselves in namespaces of their own.
+            Self::Unit => {
+                tools::ensure(&[tools::ETCD])?;
+                tools::ensure(&tools::NETWORK)
+            }
+            Self::Programs => {
+                tools::ensure(&tools::NETWORK)?;
+                ebpf::build()
+            }
             Self::Lab | Self::E2e | Self::Vm => {
                 tools::ensure(&tools::CLUSTER)?;
+                tools::ensure(&[tools::ETCD])?;
                 products::build()?;
                 image::build_all()
             }

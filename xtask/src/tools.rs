@@ -23,10 +23,14 @@ const fn tool(program: &'static str, package: &'static str, purpose: &'static st
 }
 
 /// To build the workspace.
-pub(crate) const BUILD: [Tool; 2] = [
+pub(crate) const BUILD: [Tool; 3] = [
     tool("cc", "build-essential", "linking, and the C parts of the TLS library"),
     tool("protoc", "protobuf-compiler", "the etcd client's messages"),
+    tool("/usr/include/google/protobuf/descriptor.proto", "libprotobuf-dev", "what those messages import"),
 ];
+/// To make network namespaces.
+pub(crate) const NETWORK: [Tool; 2] =
+    [tool("ip", "iproute2", "network namespaces"), tool("sysctl", "procps", "network namespaces")];
 /// To build images.
 pub(crate) const IMAGES: [Tool; 2] =
     [tool("busybox", "busybox-static", "the demo's images"), tool("strip", "binutils", "small images")];

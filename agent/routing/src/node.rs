@@ -52,6 +52,7 @@ impl NodeNetwork {
     pub fn links(&self) -> Desired {
         let mtu = self.pod_mtu();
         let host = LinkKind::VethPair { peer: NET_LINK.into() };
+        let closed = |link: &str| (format!("net/ipv4/conf/{link}/forwarding"), "0".to_owned());
         let loose = |link: &str| (format!("net/ipv4/conf/{link}/rp_filter"), LOOSE.to_owned());
         Desired {
             links: [
@@ -62,7 +63,12 @@ impl NodeNetwork {
             .into(),
             addresses: [(HOST_LINK.into(), self.gateway.into())].into(),
             sysctls: [
-                ("net/ipv4/ip_forward".into(), "1".into()),
+                // For all first: it overwrites the devices', which are closed after it. A device of ours that has
+                // lost its program must not forward past policy.
+                ("net/ipv4/conf/all/forwarding".into(), "1".into()),
+                closed(TUNNEL_LINK),
+                closed(HOST_LINK),
+                closed(NET_LINK),
                 loose(TUNNEL_LINK),
                 loose(HOST_LINK),
                 no_ipv6(TUNNEL_LINK),

@@ -18,8 +18,8 @@ pub(crate) struct Down {
     #[arg(long, default_value = ".skep")]
     pub(crate) dir: PathBuf,
     /// What the cluster's names on this machine start with, when its folder is lost.
-    #[arg(long, default_value = "skep")]
-    pub(crate) prefix: String,
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
 }
 
 /// Removes the cluster.
@@ -27,7 +27,18 @@ pub(crate) fn down(options: &Down) -> Result<()> {
     crate::up::preflight::need_root("down", "it ends processes and removes network namespaces and cgroups")?;
     let dir = std::path::absolute(&options.dir)?;
     let recorded = state::load(&dir)?;
-    let plan = recorded.clone().unwrap_or_else(|| nameless(&dir, &options.prefix));
+    // Without a record, names alone may be those of a cluster in another folder: only an explicit prefix takes them.
+    let prefix = match (&recorded, &options.prefix) {
+        (None, None) => {
+            print(&format!(
+                "nothing to take down: no cluster in {} (`--prefix NAME` removes one whose folder is lost)",
+                dir.display()
+            ));
+            return Ok(());
+        }
+        (_, prefix) => prefix.clone().unwrap_or_default(),
+    };
+    let plan = recorded.clone().unwrap_or_else(|| nameless(&dir, &prefix));
     let nodes = nodes_to_remove(&plan, recorded.is_some());
     let router_is_there = network::names(&plan.router()).contains(&plan.router());
     if recorded.is_none() && nodes.is_empty() && !router_is_there {

@@ -85,6 +85,7 @@ pub(crate) async fn up(options: &Up) -> Result<()> {
 fn plan(options: &Up) -> Result<Plan> {
     let dir = std::path::absolute(&options.dir)?;
     let there = state::load(&dir)?;
+    let is_new = there.is_none();
     let plan = match there {
         None => Plan {
             prefix: options.prefix.clone().unwrap_or_else(|| "skep".into()),
@@ -98,6 +99,9 @@ fn plan(options: &Up) -> Result<Plan> {
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if plan.prefix.is_empty() || !plan.prefix.chars().all(word) {
         bail!("--prefix {:?}: small letters and digits only", plan.prefix);
+    }
+    if is_new {
+        preflight::need_nobody_elses(&plan)?;
     }
     Ok(plan)
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use super::images::IMAGES;
-use crate::lab::plan::Store;
+use crate::lab::plan::{Plan, Store};
+use crate::lab::{cgroup, network};
 
 /// Binaries that the nodes run.
 pub(crate) const BINARIES: [&str; 3] = ["skep", "skep-controlplane", "skep-kubelet"];
@@ -56,6 +57,25 @@ pub(crate) fn need_files(bin_dir: &Path, images_dir: &Path) -> Result<()> {
 pub(crate) fn need_port(port: u16) -> Result<()> {
     if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
         bail!("127.0.0.1:{port} is not free ({error}): end what listens there, or choose another --api-port");
+    }
+    Ok(())
+}
+
+/// Refuses a folder with something else in it, which `down` would take along, and names on this machine that belong
+/// to a cluster in another folder.
+pub(crate) fn need_nobody_elses(plan: &Plan) -> Result<()> {
+    if std::fs::read_dir(&plan.dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        bail!("{} is not empty and holds no cluster: use another --dir", plan.dir.display());
+    }
+    let prefix = format!("{}-", plan.prefix);
+    let names = network::names(&prefix).into_iter().chain(cgroup::names(&prefix));
+    if let Some(name) = names.into_iter().next() {
+        bail!(
+            "{name} exists, but its cluster is not in {}: give that cluster's --dir, another --prefix, or remove it \
+             with `skep down --prefix {}`",
+            plan.dir.display(),
+            plan.prefix
+        );
     }
     Ok(())
 }
