@@ -19,7 +19,7 @@ const STEP: u64 = 4 << 20;
 /// Filling begins when a write comes this close to the end of the filled space.
 const AHEAD: u64 = 256 << 10;
 /// Zeros written by one call.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// The store's file.
 #[derive(Debug)]
