@@ -164,6 +164,9 @@ mod tests {
     const BLOCK: u64 = 64 << 10;
 
     proptest! {
+        // Each case writes tens of megabytes.
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
         #[test]
         fn filling_never_touches_what_was_written(
             steps in prop::collection::vec((0u64..300, 1u64..8, any::<u8>(), prop::bool::weighted(0.1)), 1..40),
