@@ -2,6 +2,7 @@
 
 mod discovery;
 mod health;
+mod openapi_proto;
 
 use std::sync::Arc;
 

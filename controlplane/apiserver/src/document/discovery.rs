@@ -6,6 +6,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha512};
 
 use crate::context::Context;
+use crate::document::openapi_proto;
 use crate::media::{self, Encoding};
 use crate::respond::{self, HttpResponse};
 use crate::state::State;
@@ -100,7 +101,12 @@ pub fn openapi(state: &State, context: &Context, parts: &[&str]) -> ApiResult<Ht
         || acceptable
             .iter()
             .any(|c| matches!(c.media.as_str(), "application/json" | "*/*" | "application/*"));
-    // Clients that speak the protobuf form of OpenAPI v2 alone get JSON refused by name.
+    let binary =
+        || parts == ["openapi", "v2"] && acceptable.iter().any(|c| openapi_proto::is_wanted(&c.media));
+    if !json && binary() {
+        let body = openapi_proto::encode(&document);
+        return Ok(respond::bytes(StatusCode::OK, openapi_proto::CONTENT_TYPE, body));
+    }
     if !json {
         return Err(ApiError::not_acceptable(&["application/json"]));
     }
