@@ -24,7 +24,12 @@ const POLICY: &str = "policy";
 /// Answers `create`.
 pub async fn create(state: &State, context: &Context, target: &Target) -> ApiResult<HttpResponse> {
     let options = context.write_options("CreateOptions")?;
-    let eviction = pod_parts::decode(state, context, POLICY, "v1", "Eviction")?;
+    let mut body = pod_parts::parse(context)?;
+    // The older version is the same in every field, and older kubectl drains with it.
+    if body["apiVersion"] == "policy/v1beta1" {
+        body["apiVersion"] = "policy/v1".into();
+    }
+    let eviction = pod_parts::decode_value(state, context, body, POLICY, "v1", "Eviction")?;
     let name = meta::text(&eviction, "name");
     if !name.is_empty() && name != target.name() {
         return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));

@@ -36,14 +36,20 @@ pub async fn change(state: &State, context: &Context, target: &Target) -> ApiRes
 
 /// Decodes a body of a kind that is no resource.
 pub fn decode(state: &State, context: &Context, group: &str, version: &str, kind: &str) -> ApiResult<Value> {
+    decode_value(state, context, parse(context)?, group, version, kind)
+}
+
+/// The body as a value of whatever kind it says.
+pub fn parse(context: &Context) -> ApiResult<Value> {
     let encoding = media::body_encoding(&context.headers)?;
     let body: &[u8] = if context.body.is_empty() { b"{}" } else { &context.body };
-    let value: Value = match encoding {
-        BodyEncoding::Json => serde_json::from_slice(body).map_err(|error| undecodable(&error))?,
-        BodyEncoding::Yaml => serde_yaml_ng::from_slice(body).map_err(|error| undecodable(&error))?,
-        BodyEncoding::Protobuf => skep_registry::decode::parse(body).map_err(|error| undecodable(&error))?.0,
-    };
-    decode_value(state, context, value, group, version, kind)
+    match encoding {
+        BodyEncoding::Json => serde_json::from_slice(body).map_err(|error| undecodable(&error)),
+        BodyEncoding::Yaml => serde_yaml_ng::from_slice(body).map_err(|error| undecodable(&error)),
+        BodyEncoding::Protobuf => {
+            skep_registry::decode::parse(body).map(|(value, _)| value).map_err(|error| undecodable(&error))
+        }
+    }
 }
 
 /// The same for an object that is parsed already.

@@ -256,7 +256,7 @@ async fn eviction_asks_the_disruption_budget() {
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}});
     bench.post(budgets, &budget).await;
-    let eviction = json!({"metadata": {"name": "p"}});
+    let eviction = json!({"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "p"}});
     let path = "/api/v1/namespaces/default/pods/p/eviction";
     assert_eq!(bench.post(path, &eviction).await.0, StatusCode::TOO_MANY_REQUESTS);
     let status = json!({"status": {"disruptionsAllowed": 1, "observedGeneration": 1, "currentHealthy": 1, "desiredHealthy": 0, "expectedPods": 1}});
