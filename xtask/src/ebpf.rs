@@ -143,6 +143,8 @@ fn compile(compiler: &Compiler, linker: &PathBuf) -> Result<()> {
         .arg(target().join("ebpf"))
         .env_remove("LD_LIBRARY_PATH")
         .env_remove("CARGO_TARGET_DIR")
+        // Incremental compilation splits a program into units, and the verifier refuses what comes of it.
+        .env("CARGO_INCREMENTAL", "0")
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", linker)
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     show(&mut cargo)
