@@ -95,6 +95,10 @@ impl Datapath {
     /// Opens the data path: adopts or creates the pinned maps, loads the programs, and puts them behind every link
     /// that an earlier process left pinned. Traffic is not interrupted; when anything fails, the old programs go on.
     ///
+    /// A debt: a table whose size or layout differs from what is pinned (conntrack aside) is made anew and empty, and
+    /// traffic that needs it stops until the caller has filled it. Its rows should be copied, or the new programs be
+    /// put in place only then.
+    ///
     /// # Errors
     /// When there are no compiled programs, without root, or when the kernel refuses.
     pub fn open(config: DatapathConfig) -> Result<Self, DatapathError> {
