@@ -3,6 +3,7 @@
 mod discovery;
 mod health;
 mod openapi_proto;
+pub mod rendered;
 
 use std::sync::Arc;
 

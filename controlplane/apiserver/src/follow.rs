@@ -1,12 +1,12 @@
 //! Keeps the RBAC policy equal to the stored roles and bindings, and the rules of aggregated ClusterRoles equal to
 //! those of the roles they select.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::stream::SelectAll;
+use futures::stream::{self, SelectAll};
 use serde_json::Value;
 use skep_storage::{EventKind, Object, Op, ResourceId, WatchItem};
 
@@ -27,13 +27,24 @@ pub fn load_seeds(state: &State) {
     }
 }
 
-/// Reads every role and binding once.
+/// Reads every role and binding once, and forgets those that are gone.
 pub fn load(state: &State) {
+    let revision = state.store.cache().revision();
     for kind in RbacKind::ALL {
-        for object in state.store.objects(GROUP, kind.plural(), None) {
-            apply(state, kind, &object, false);
+        let objects = state.store.objects(GROUP, kind.plural(), None);
+        for object in &objects {
+            apply(state, kind, object, false);
         }
+        let present: HashSet<(String, String)> = objects.iter().map(|object| place(object)).collect();
+        state.policy.write().retain(kind, revision.0, |namespace, name| {
+            present.contains(&(namespace.to_owned(), name.to_owned()))
+        });
     }
+}
+
+fn place(object: &Object) -> (String, String) {
+    let key = object.key();
+    (key.namespace().unwrap_or_default().to_owned(), key.name().to_owned())
 }
 
 fn apply(state: &State, kind: RbacKind, object: &Object, deleted: bool) {
@@ -60,14 +71,18 @@ async fn follow(state: &State) {
     for kind in RbacKind::ALL {
         let Ok(id) = ResourceId::new(GROUP, kind.plural()) else { return };
         match state.store.cache().watch(&id, None, from) {
-            Ok(watcher) => events.push(watcher.map(move |item| (kind, item))),
+            // Each watch says that it has ended: one that fell behind must not be missed for the sake of the others.
+            Ok(watcher) => {
+                let items = watcher.map(Some).chain(stream::iter([None]));
+                events.push(items.map(move |item| (kind, item)).boxed());
+            }
             Err(expired) => {
                 tracing::warn!(%expired, "the policy watch begins again");
                 return;
             }
         }
     }
-    while let Some((kind, item)) = events.next().await {
+    while let Some((kind, Some(item))) = events.next().await {
         if let WatchItem::Event(event) = item {
             apply(state, kind, &event.object, event.kind == EventKind::Deleted);
             if kind == RbacKind::ClusterRole {
@@ -75,6 +90,7 @@ async fn follow(state: &State) {
             }
         }
     }
+    tracing::info!("a policy watch has ended: roles and bindings are read anew");
 }
 
 /// Writes the rules of every aggregated role whose sources have changed.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authn::InProcessUser;
 use crate::authn::jwt::{TokenError, TokenSigner};
 use crate::config::ApiServerConfig;
+use crate::document::rendered::Documents;
 use crate::listen::{self, ListenError};
 use crate::metrics::Metrics;
 use crate::proxy::KubeletClient;
@@ -66,6 +67,7 @@ impl ApiServer {
             store: Store::new(cache),
             registry,
             policy: RwLock::default(),
+            documents: Documents::default(),
             tokens: TokenSigner::new(&config.service_account_key_pem, &config.issuer)?,
             services: Services::new(&config.service_cidr, config.node_ports.clone())?,
             kubelets,

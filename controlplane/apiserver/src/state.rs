@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use crate::authn::jwt::TokenSigner;
 use crate::authz::policy::{Policy, RbacKind};
 use crate::config::ApiServerConfig;
+use crate::document::rendered::Documents;
 use crate::metrics::Metrics;
 use crate::proxy::KubeletClient;
 use crate::registry_view::RegistryView;
@@ -25,6 +26,8 @@ pub struct State {
     pub policy: RwLock<Policy>,
     /// Service-account tokens.
     pub tokens: TokenSigner,
+    /// Documents made from the registry.
+    pub documents: Documents,
     /// Service addresses and node ports.
     pub services: Services,
     /// Way to the kubelets, when configured.

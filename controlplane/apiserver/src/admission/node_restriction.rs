@@ -1,7 +1,10 @@
 //! NodeRestriction: a kubelet writes its own Node, Lease and CSINode, and the pods bound to it; it cannot relabel or
 //! retaint itself into attracting others, and gets tokens only for pods it runs.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
+use skep_model::IpCidr;
 
 use crate::admission::{Operation, Request};
 use crate::meta;
@@ -32,7 +35,8 @@ pub fn validate(
     let target = request.target;
     let refuse = |why: &str| Err(target.forbidden(&format!("node {node:?} {why}")));
     if target.is("", "nodes") {
-        return own_node(request, node, object, old);
+        own_node(request, node, object, old)?;
+        return own_addresses(state, request, node, object, old);
     }
     if target.is("coordination.k8s.io", "leases") {
         let name = object.or(old).map(|o| meta::text(o, "name")).unwrap_or_default();
@@ -112,6 +116,57 @@ fn own_node(request: &Request<'_>, node: &str, object: Option<&Value>, old: Opti
     Ok(())
 }
 
+/// Other nodes' agents route by these addresses: a node takes none that is another's, be it of the node or of its pods.
+fn own_addresses(
+    state: &State,
+    request: &Request<'_>,
+    node: &str,
+    object: Option<&Value>,
+    old: Option<&Value>,
+) -> ApiResult<()> {
+    let held = old.map(addresses).unwrap_or_default();
+    let news: Vec<IpAddr> =
+        object.map(addresses).unwrap_or_default().into_iter().filter(|a| !held.contains(a)).collect();
+    if news.is_empty() {
+        return Ok(());
+    }
+    let nodes = state.store.values("", "nodes", None);
+    match claimed(&news, node, &nodes) {
+        None => Ok(()),
+        Some((address, owner)) => Err(request.target.forbidden(&format!(
+            "node {node:?} is not allowed to take address {address}: it belongs to node {owner:?}"
+        ))),
+    }
+}
+
+/// The first of some addresses that another node has, and that node's name.
+fn claimed(addresses_wanted: &[IpAddr], node: &str, nodes: &[Value]) -> Option<(IpAddr, String)> {
+    for other in nodes.iter().filter(|other| meta::text(other, "name") != node) {
+        let taken = addresses(other);
+        let ranges = pod_ranges(other);
+        let hit = addresses_wanted
+            .iter()
+            .find(|address| taken.contains(address) || ranges.iter().any(|range| range.contains(**address)));
+        if let Some(address) = hit {
+            return Some((*address, meta::text(other, "name").to_owned()));
+        }
+    }
+    None
+}
+
+/// Internal and external addresses of a Node; names are nobody's route.
+fn addresses(node: &Value) -> Vec<IpAddr> {
+    let listed = node["status"]["addresses"].as_array().into_iter().flatten();
+    let typed = listed.filter(|a| matches!(a["type"].as_str(), Some("InternalIP" | "ExternalIP")));
+    typed.filter_map(|a| a["address"].as_str()?.parse().ok()).collect()
+}
+
+fn pod_ranges(node: &Value) -> Vec<IpCidr> {
+    let spec = &node["spec"];
+    let listed = spec["podCIDRs"].as_array().into_iter().flatten().chain([&spec["podCIDR"]]);
+    listed.filter_map(|range| range.as_str()?.parse().ok()).collect()
+}
+
 fn changed_labels(new: &Value, old: Option<&Value>) -> Vec<String> {
     let labels = |o: &Value| o["metadata"]["labels"].as_object().cloned().unwrap_or_default();
     let (new, old) = (labels(new), old.map(labels).unwrap_or_default());
@@ -138,6 +193,25 @@ fn allowed_label(key: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_node_takes_no_address_of_another_node_or_its_pods() {
+        let node = |name: &str, ip: &str, range: &str| {
+            serde_json::json!({
+                "metadata": {"name": name}, "spec": {"podCIDR": range, "podCIDRs": [range]},
+                "status": {"addresses": [
+                    {"type": "Hostname", "address": name}, {"type": "InternalIP", "address": ip},
+                ]},
+            })
+        };
+        let nodes = [node("a", "10.0.0.1", "10.244.0.0/24"), node("b", "10.0.0.2", "10.244.1.0/24")];
+        let owner = |address: &str| claimed(&[address.parse().unwrap()], "b", &nodes).map(|(_, owner)| owner);
+        assert_eq!(owner("10.0.0.1"), Some("a".to_owned()));
+        assert_eq!(owner("10.244.0.77"), Some("a".to_owned()));
+        assert_eq!(owner("10.0.0.2"), None, "its own");
+        assert_eq!(owner("10.244.1.1"), None, "its own pods'");
+        assert_eq!(owner("10.0.0.3"), None);
+    }
 
     #[test]
     fn a_kubelet_cannot_take_restricted_labels() {

@@ -99,6 +99,25 @@ impl Policy {
         }
     }
 
+    /// After everything was read at a revision: what is not `present` was deleted while nobody looked. News that is
+    /// younger than the reading stays.
+    pub fn retain(&mut self, kind: RbacKind, revision: u64, present: impl Fn(&str, &str) -> bool) {
+        if kind.is_role() {
+            let scoped = kind == RbacKind::Role;
+            self.roles.retain(|(namespace, name), held| {
+                namespace.is_empty() == scoped || held.revision > revision || present(namespace, name)
+            });
+        } else {
+            let scoped = kind == RbacKind::RoleBinding;
+            for (namespace, space) in &mut self.bindings {
+                space.retain(|name, held| {
+                    namespace.is_empty() == scoped || held.revision > revision || present(namespace, name)
+                });
+            }
+            self.bindings.retain(|_, space| !space.is_empty());
+        }
+    }
+
     /// Rules of a role, `None` when there is no such role.
     pub fn role(&self, namespace: &str, name: &str) -> Option<Arc<Vec<Rule>>> {
         self.roles.get(&(namespace.to_owned(), name.to_owned()))?.value.clone()
@@ -205,6 +224,21 @@ mod tests {
     fn a_service_account_without_namespace_is_of_the_binding() {
         let user = crate::user::service_account_user("a", "s", "");
         assert!(policy().allows(&user, "a", &GET));
+    }
+
+    #[test]
+    fn what_is_gone_after_a_full_reading_is_forgotten() {
+        let mut policy = policy();
+        let user = UserInfo::new("u", ["g".to_owned()]);
+        policy.retain(RbacKind::ClusterRoleBinding, 9, |_, _| false);
+        policy.retain(RbacKind::Role, 9, |_, _| false);
+        assert!(policy.allows(&user, "a", &GET), "other kinds are left alone");
+        policy.retain(RbacKind::RoleBinding, 1, |_, _| false);
+        assert!(policy.allows(&user, "a", &GET), "younger than the reading");
+        policy.retain(RbacKind::RoleBinding, 2, |namespace, name| (namespace, name) == ("a", "b"));
+        assert!(policy.allows(&user, "a", &GET));
+        policy.retain(RbacKind::RoleBinding, 2, |_, _| false);
+        assert!(!policy.allows(&user, "a", &GET));
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use axum::body::Body;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::Value;
-use sha2::{Digest, Sha512};
+use skep_registry::Registry;
 
 use crate::context::Context;
 use crate::document::openapi_proto;
+use crate::document::rendered::Rendered;
 use crate::media::{self, Encoding};
 use crate::respond::{self, HttpResponse};
 use crate::state::State;
@@ -20,8 +21,12 @@ pub fn handle(state: &State, context: &Context, parts: &[&str]) -> ApiResult<Htt
         ["api"] | ["apis"] => {
             let core = parts == ["api"];
             if let Some(kind) = wants_aggregated(context) {
-                let document = skep_registry::discovery::aggregated(&registry, core);
-                return Ok(cached(context, &document, kind));
+                let rendered = state.documents.get(&registry, parts[0], kind, || {
+                    Some(skep_registry::discovery::aggregated(&registry, core).to_string().into_bytes())
+                });
+                return rendered
+                    .map(|rendered| cached(context, &rendered))
+                    .ok_or_else(ApiError::no_such_path);
             }
             let authority = super::authority(state);
             Some(match core {
@@ -62,22 +67,19 @@ fn wants_aggregated(context: &Context) -> Option<&'static str> {
 }
 
 /// An answer with an ETag, or 304 when the client has it already.
-fn cached(context: &Context, document: &Value, content_type: &'static str) -> HttpResponse {
-    let body = document.to_string();
-    let digest = Sha512::digest(body.as_bytes());
-    let tag = digest.iter().map(|b| format!("{b:02X}")).collect::<String>();
-    let quoted = format!("\"{tag}\"");
+fn cached(context: &Context, document: &Rendered) -> HttpResponse {
+    let (content_type, quoted) = (document.content_type, &document.tag);
     let fresh =
         context.header("if-none-match").is_some_and(|tags| tags.split(',').any(|t| t.trim() == quoted));
     let mut response = if fresh {
         respond::bytes(StatusCode::NOT_MODIFIED, content_type, Body::empty())
     } else {
-        respond::bytes(StatusCode::OK, content_type, body)
+        respond::bytes(StatusCode::OK, content_type, document.body.clone())
     };
     let headers = response.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("Accept"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
-    if let Ok(value) = HeaderValue::from_str(&quoted) {
+    if let Ok(value) = HeaderValue::from_str(quoted) {
         headers.insert(header::ETAG, value);
     }
     response
@@ -85,30 +87,37 @@ fn cached(context: &Context, document: &Value, content_type: &'static str) -> Ht
 
 /// `/openapi/v2`, `/openapi/v3` and below.
 pub fn openapi(state: &State, context: &Context, parts: &[&str]) -> ApiResult<HttpResponse> {
-    let registry = state.registry.snapshot();
-    let document = match parts {
-        ["openapi", "v2"] => Some(skep_registry::openapi::v2(&registry)),
-        ["openapi", "v3"] => Some(skep_registry::openapi::v3_root(&registry)),
-        ["openapi", "v3", "api", version] => skep_registry::openapi::v3_group(&registry, "", version),
-        ["openapi", "v3", "apis", group, version] => {
-            skep_registry::openapi::v3_group(&registry, group, version)
-        }
-        _ => None,
-    };
-    let Some(document) = document else { return Ok(respond::page_not_found()) };
     let acceptable = media::clauses(&context.headers);
     let json = acceptable.is_empty()
         || acceptable
             .iter()
             .any(|c| matches!(c.media.as_str(), "application/json" | "*/*" | "application/*"));
-    let binary =
-        || parts == ["openapi", "v2"] && acceptable.iter().any(|c| openapi_proto::is_wanted(&c.media));
-    if !json && binary() {
-        let body = openapi_proto::encode(&document);
-        return Ok(respond::bytes(StatusCode::OK, openapi_proto::CONTENT_TYPE, body));
+    let binary = parts == ["openapi", "v2"] && acceptable.iter().any(|c| openapi_proto::is_wanted(&c.media));
+    let registry = state.registry.snapshot();
+    let content_type =
+        if !json && binary { openapi_proto::CONTENT_TYPE } else { Encoding::Json.content_type() };
+    let rendered = state.documents.get(&registry, &parts.join("/"), content_type, || {
+        let document = openapi_document(&registry, parts)?;
+        Some(match content_type {
+            openapi_proto::CONTENT_TYPE => openapi_proto::encode(&document),
+            _ => document.to_string().into_bytes(),
+        })
+    });
+    match rendered {
+        None => Ok(respond::page_not_found()),
+        Some(_) if !json && !binary => Err(ApiError::not_acceptable(&["application/json"])),
+        Some(rendered) => Ok(cached(context, &rendered)),
     }
-    if !json {
-        return Err(ApiError::not_acceptable(&["application/json"]));
+}
+
+fn openapi_document(registry: &Registry, parts: &[&str]) -> Option<Value> {
+    match parts {
+        ["openapi", "v2"] => Some(skep_registry::openapi::v2(registry)),
+        ["openapi", "v3"] => Some(skep_registry::openapi::v3_root(registry)),
+        ["openapi", "v3", "api", version] => skep_registry::openapi::v3_group(registry, "", version),
+        ["openapi", "v3", "apis", group, version] => {
+            skep_registry::openapi::v3_group(registry, group, version)
+        }
+        _ => None,
     }
-    Ok(cached(context, &document, Encoding::Json.content_type()))
 }

@@ -26,6 +26,8 @@ pub async fn get(store: &Store, context: &Context, target: &Target) -> ApiResult
         && let Some(revision) = store::revision(version)?
     {
         catch_up(store, revision).await?;
+    } else if context.query.get("resourceVersion").is_none_or(|version| version.is_empty()) {
+        newest(store).await?;
     }
     let object = find(store, target)?;
     shape::stored(context, &target.resource, StatusCode::OK, &object)
@@ -129,10 +131,19 @@ async fn settle_version(store: &Store, options: &ListOptions) -> ApiResult<Optio
         return Ok(Some(Revision(continued.revision)));
     }
     match options.freshness {
-        // Writes are acknowledged only when the cache shows them, so the cache is what a client can know of.
-        Freshness::Newest | Freshness::Any => Ok(None),
+        Freshness::Newest => newest(store).await.map(|()| None),
+        Freshness::Any => Ok(None),
         Freshness::NotOlderThan(revision) => catch_up(store, revision).await.map(|()| None),
         Freshness::Exact(revision) => catch_up(store, revision).await.map(|()| Some(revision)),
+    }
+}
+
+/// Waits until the cache shows what any server over the same store has acknowledged.
+async fn newest(store: &Store) -> ApiResult<()> {
+    match tokio::time::timeout(CATCH_UP, store.cache().fresh()).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(ApiError::unavailable(format!("the store does not answer: {error}"))),
+        Err(_elapsed) => Err(ApiError::unavailable("the store does not answer in time".to_owned())),
     }
 }
 
