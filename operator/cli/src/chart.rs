@@ -20,7 +20,11 @@ macro_rules! chart_files {
 }
 
 /// Applied first and not rendered, as Helm does with `crds/`.
-const CRDS: [(&str, &str); 1] = chart_files!["crds/nodeendpoints.yaml"];
+const CRDS: [(&str, &str); 3] = chart_files![
+    "crds/nodeendpoints.yaml",
+    "crds/loadbalancerippools.yaml",
+    "crds/l2announcementpolicies.yaml",
+];
 const TEMPLATES: [(&str, &str); 5] = chart_files![
     "templates/rbac.yaml",
     "templates/agent.yaml",
@@ -261,13 +265,15 @@ mod tests {
 
     /// `BLESS=1` writes the file anew after a change of the type.
     #[test]
-    fn the_definition_in_the_chart_is_the_type_in_the_code() {
-        let path = chart().join("crds/nodeendpoints.yaml");
-        let wanted = serde_json::to_value(skep_api::node_endpoints::definition()).unwrap();
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::write(&path, serde_yaml_ng::to_string(&wanted).unwrap()).unwrap();
+    fn the_definitions_in_the_chart_are_the_types_in_the_code() {
+        for definition in skep_api::definitions() {
+            let path = chart().join(format!("crds/{}.yaml", definition.spec.names.plural));
+            let wanted = serde_json::to_value(&definition).unwrap();
+            if std::env::var_os("BLESS").is_some() {
+                std::fs::write(&path, serde_yaml_ng::to_string(&wanted).unwrap()).unwrap();
+            }
+            assert_eq!(documents(&std::fs::read_to_string(&path).unwrap()).unwrap(), [wanted]);
         }
-        assert_eq!(documents(&std::fs::read_to_string(&path).unwrap()).unwrap(), [wanted]);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Api, Client, ResourceExt, api::PostParams};
-use skep_api::node_endpoints;
 
 /// Creates what is missing and replaces what differs.
 ///
@@ -10,7 +9,7 @@ use skep_api::node_endpoints;
 /// When the API refuses or cannot be reached.
 pub async fn ensure(client: &Client) -> kube::Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for mut wanted in definitions() {
+    for mut wanted in skep_api::definitions() {
         let name = wanted.name_any();
         match api.get_opt(&name).await? {
             None => {
@@ -26,10 +25,6 @@ pub async fn ensure(client: &Client) -> kube::Result<()> {
         }
     }
     Ok(())
-}
-
-fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![node_endpoints::definition()]
 }
 
 /// Whether the schemas and columns that we serve are those found; what the server defaults is of no concern.
@@ -49,7 +44,7 @@ mod tests {
 
     #[test]
     fn a_definition_with_an_older_schema_is_replaced_and_server_defaults_are_not() {
-        let wanted = node_endpoints::definition();
+        let wanted = skep_api::node_endpoints::definition();
         let mut found = wanted.clone();
         found.spec.names.list_kind = Some("NodeEndpointsList".into());
         assert!(covers(&found, &wanted));
