@@ -31,8 +31,7 @@ pub async fn run(state: &State) -> ApiResult<()> {
     roles(state).await?;
     crate::follow::aggregate(state).await;
     priorities(state).await?;
-    let range = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": [state.config.service_cidr]}});
-    ensure(state, "networking.k8s.io", "servicecidrs", None, range).await?;
+    service_ranges(state).await?;
     kubernetes_service(state).await?;
     endpoints(state).await?;
     state.bootstrapped.store(true, Ordering::Release);
@@ -98,6 +97,22 @@ async fn priorities(state: &State) -> ApiResult<()> {
             "description": "For pods the cluster cannot do without.",
         });
         ensure(state, "scheduling.k8s.io", "priorityclasses", None, class).await?;
+    }
+    Ok(())
+}
+
+/// The service ranges; a cluster that was given a second family has it added.
+async fn service_ranges(state: &State) -> ApiResult<()> {
+    const GROUP: &str = "networking.k8s.io";
+    let ranges = state.services.ranges();
+    let Some(mut present) = state.store.value(GROUP, "servicecidrs", None, "kubernetes") else {
+        let range = json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": ranges}});
+        return ensure(state, GROUP, "servicecidrs", None, range).await;
+    };
+    let before = meta::strings(&present["spec"]["cidrs"]);
+    if before.len() == 1 && ranges.len() == 2 && before[0] == ranges[0] {
+        present["spec"]["cidrs"] = ranges.into();
+        return replace(state, GROUP, "servicecidrs", None, present).await;
     }
     Ok(())
 }

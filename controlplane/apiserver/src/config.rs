@@ -10,7 +10,8 @@ pub struct ApiServerConfig {
     pub advertise_address: IpAddr,
     /// Port under which they do.
     pub advertise_port: u16,
-    /// Service range, for example `10.96.0.0/16`. The first address is the `kubernetes` Service.
+    /// Service range, for example `10.96.0.0/16`, or one a family, the primary one first:
+    /// `10.96.0.0/16,fd00:96::/112`. The first address is the `kubernetes` Service.
     pub service_cidr: String,
     /// Ports for NodePort Services.
     pub node_ports: RangeInclusive<u16>,

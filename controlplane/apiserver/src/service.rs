@@ -2,12 +2,15 @@
 //! port is free is looked up in the watch cache; that nobody else takes it is the store's: the allocation keys are
 //! created in the same transaction as the Service, so two writers cannot both succeed.
 
+mod family;
 mod pool;
 mod spec;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
+use skep_model::IpFamily;
 use skep_storage::{Expect, Key, Op, ResourceId};
 
 use crate::meta;
@@ -22,19 +25,28 @@ const INTERNAL: &str = "internal.skep.io";
 
 /// The pools of the cluster.
 pub struct Services {
-    addresses: AddressPool,
+    addresses: Vec<AddressPool>,
     ports: PortPool,
 }
 
 impl Services {
-    /// Pools over the service range and the node ports.
+    /// Pools over the service ranges (one, or one a family with a comma between) and the node ports.
     pub fn new(service_cidr: &str, ports: std::ops::RangeInclusive<u16>) -> Result<Self, PoolError> {
-        Ok(Self { addresses: AddressPool::new(service_cidr)?, ports: PortPool::new(ports) })
+        Ok(Self { addresses: AddressPool::parse_all(service_cidr)?, ports: PortPool::new(ports) })
     }
 
-    /// The address of the `kubernetes` Service.
+    /// The service ranges, the primary family's first.
+    pub fn ranges(&self) -> Vec<String> {
+        self.addresses.iter().map(|pool| pool.cidr().to_string()).collect()
+    }
+
+    /// The address of the `kubernetes` Service, in the primary family.
     pub fn api_address(&self) -> String {
-        self.addresses.first()
+        self.addresses.first().map(AddressPool::first).unwrap_or_default()
+    }
+
+    fn families(&self) -> Vec<IpFamily> {
+        self.addresses.iter().map(AddressPool::family).collect()
     }
 
     /// Allocates for a new Service; other resources pass.
@@ -43,6 +55,7 @@ impl Services {
             return Ok(Vec::new());
         }
         spec::normalize_addresses(object, None);
+        self.settle_families(object, None)?;
         self.allocate(state, object, &Held::default())
     }
 
@@ -60,6 +73,7 @@ impl Services {
         spec::normalize_addresses(new, Some(old));
         spec::keep_allocations(new, old);
         spec::drop_unneeded(new, old);
+        self.settle_families(new, Some(old))?;
         self.allocate(state, new, &Held::by(old))
     }
 
@@ -81,55 +95,76 @@ impl Services {
 
     fn allocate(&self, state: &State, object: &mut Value, held: &Held) -> ApiResult<Vec<Op>> {
         if spec::needs_address(object) {
-            self.allocate_address(state, object, held)?;
+            self.allocate_addresses(state, object, held)?;
         }
         self.allocate_ports(state, object, held)?;
         let wanted = Held::by(object);
         changes(object, held, &wanted)
     }
 
-    fn allocate_address(&self, state: &State, object: &mut Value, held: &Held) -> ApiResult<()> {
-        let chosen = object["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
-        let taken = |address: &str| {
-            let key = address_key(address).ok();
-            !held.addresses.contains(address)
-                && key.is_some_and(|key| state.store.cache().get(&key).is_some())
-        };
-        let address = match chosen.as_str() {
-            "" => self.addresses.pick(taken).ok_or_else(|| {
-                let why = "failed to allocate a serviceIP: range is full";
-                ApiError::internal(why)
-            })?,
-            "None" => {
-                spec::set_families(object);
-                return Ok(());
+    fn settle_families(&self, new: &mut Value, old: Option<&Value>) -> ApiResult<()> {
+        if !spec::needs_address(new) {
+            return Ok(());
+        }
+        let settled = family::settle(new, old, &self.families());
+        settled.map_err(|causes| ApiError::invalid("", "Service", meta::text(new, "name"), causes))
+    }
+
+    /// One address for each of the Service's families; those that it names or holds are kept.
+    fn allocate_addresses(&self, state: &State, object: &mut Value, held: &Held) -> ApiResult<()> {
+        if object["spec"]["clusterIP"] == "None" {
+            if !object["spec"]["clusterIPs"].is_array() {
+                object["spec"]["clusterIPs"] = json!(["None"]);
             }
-            fixed => {
-                let refuse = |why: &str| {
-                    let message =
-                        format!("Invalid value: {}: failed to allocate IP {fixed}: {why}", json!([fixed]));
-                    let cause = Cause::new("FieldValueInvalid", "spec.clusterIPs", message);
-                    ApiError::invalid("", "Service", meta::text(object, "name"), vec![cause])
-                };
-                // Malformed addresses are for validation to name.
-                let Ok(parsed) = fixed.parse::<std::net::IpAddr>() else { return Ok(()) };
-                if !held.addresses.contains(fixed) {
-                    if !self.addresses.contains(parsed) {
-                        return Err(refuse(&format!(
-                            "the provided network does not match the current range; the valid range is {}",
-                            self.addresses.cidr()
-                        )));
-                    }
-                    if taken(fixed) {
-                        return Err(refuse("provided IP is already allocated"));
-                    }
+            return Ok(());
+        }
+        let given = object["spec"]["clusterIPs"].as_array().cloned().unwrap_or_default();
+        let mut addresses = given.clone();
+        for (i, family) in family::families(object).into_iter().enumerate() {
+            match given.get(i).and_then(Value::as_str) {
+                Some(fixed) => self.check_address(state, object, held, fixed)?,
+                None => {
+                    let Some(pool) = self.addresses.iter().find(|pool| pool.family() == family) else {
+                        continue;
+                    };
+                    let full = || ApiError::internal("failed to allocate a serviceIP: range is full");
+                    addresses
+                        .push(pool.pick(|address| is_taken(state, held, address)).ok_or_else(full)?.into());
                 }
-                fixed.to_owned()
             }
+        }
+        if let Some(first) = addresses.first().cloned() {
+            object["spec"]["clusterIP"] = first;
+            object["spec"]["clusterIPs"] = addresses.into();
+        }
+        Ok(())
+    }
+
+    /// Whether the Service may have an address that it names.
+    fn check_address(&self, state: &State, object: &Value, held: &Held, fixed: &str) -> ApiResult<()> {
+        let refuse = |why: &str| {
+            let shown = &object["spec"]["clusterIPs"];
+            let message = format!("Invalid value: {shown}: failed to allocate IP {fixed}: {why}");
+            let cause = Cause::new("FieldValueInvalid", "spec.clusterIPs", message);
+            ApiError::invalid("", "Service", meta::text(object, "name"), vec![cause])
         };
-        object["spec"]["clusterIP"] = address.clone().into();
-        object["spec"]["clusterIPs"] = json!([address]);
-        spec::set_families(object);
+        // Malformed addresses are for validation to name.
+        let Ok(parsed) = fixed.parse::<IpAddr>() else { return Ok(()) };
+        let address = spec::canonical(fixed);
+        if held.addresses.contains(&address) {
+            return Ok(());
+        }
+        if !self.addresses.iter().any(|pool| pool.contains(parsed)) {
+            let same = |pool: &&AddressPool| pool.family() == IpFamily::of(parsed);
+            let range = self.addresses.iter().find(same).map(|pool| pool.cidr().to_string());
+            return Err(refuse(&format!(
+                "the provided network does not match the current range; the valid range is {}",
+                range.unwrap_or_else(|| self.ranges().join(","))
+            )));
+        }
+        if is_taken(state, held, &address) {
+            return Err(refuse("provided IP is already allocated"));
+        }
         Ok(())
     }
 
@@ -203,6 +238,12 @@ impl Services {
         }
         Ok(())
     }
+}
+
+/// Whether another Service holds the address.
+fn is_taken(state: &State, held: &Held, address: &str) -> bool {
+    !held.addresses.contains(address)
+        && address_key(address).is_ok_and(|key| state.store.cache().get(&key).is_some())
 }
 
 /// What a Service holds of the pools.

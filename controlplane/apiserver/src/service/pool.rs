@@ -1,71 +1,113 @@
 //! The ranges that addresses and ports come from. Picks at random, so that writers seldom meet, and leaves the low
-//! part of the address range to those who choose their own.
+//! part of an address range to those who choose their own.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
+
+use skep_model::{Address, Cidr, IpCidr, IpFamily};
 
 /// A range that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// Not an IPv4 prefix of 12 to 28 bits.
-    #[error("{0} is not an IPv4 range like 10.96.0.0/16 with 12 to 28 bits")]
+    /// Not a prefix of a usable size.
+    #[error(
+        "{0} is not an address range like 10.96.0.0/16 (12 to 28 bits) or fd00:96::/112 (64 to 124 bits)"
+    )]
     Range(String),
+    /// Not one range, nor one of each family.
+    #[error("{0:?}: give one Service range, or one IPv4 and one IPv6 range separated by a comma")]
+    Families(String),
 }
 
-/// The service address range.
+/// A Service address range of one family.
 #[derive(Debug, Clone)]
 pub struct AddressPool {
-    cidr: String,
-    base: u32,
-    size: u32,
+    range: IpCidr,
+    base: u128,
+    size: u128,
 }
 
 impl AddressPool {
-    /// Parses the range.
-    pub fn new(cidr: &str) -> Result<Self, PoolError> {
-        let bad = || PoolError::Range(cidr.to_owned());
-        let (address, bits) = cidr.split_once('/').ok_or_else(bad)?;
-        let address: Ipv4Addr = address.parse().map_err(|_not_an_address| bad())?;
-        let bits: u32 = bits.parse().map_err(|_not_a_number| bad())?;
-        if !(12..=28).contains(&bits) {
-            return Err(bad());
+    /// Over a range; host bits are ignored.
+    pub fn new(range: IpCidr) -> Result<Self, PoolError> {
+        let (sizes, base) = match range {
+            IpCidr::V4(range) => (12..=28, base(range)),
+            IpCidr::V6(range) => (64..=124, base(range)),
+        };
+        if !sizes.contains(&range.length()) {
+            return Err(PoolError::Range(range.to_string()));
         }
-        let size = 1 << (32 - bits);
-        let base = u32::from(address) & !(size - 1);
-        Ok(Self { cidr: cidr.to_owned(), base, size })
+        Ok(Self { range, base, size: 1 << (range.family().bits() - range.length()) })
     }
 
-    /// The range as it was written.
-    pub fn cidr(&self) -> &str {
-        &self.cidr
+    /// The ranges in a comma-separated list, the primary family's first.
+    pub fn parse_all(text: &str) -> Result<Vec<Self>, PoolError> {
+        let parse = |part: &str| {
+            let range = part.trim().parse().map_err(|_no_range| PoolError::Range(part.to_owned()))?;
+            Self::new(range)
+        };
+        let pools: Vec<Self> = text.split(',').map(parse).collect::<Result<_, _>>()?;
+        let dual = pools.len() == 2 && pools[0].family() != pools[1].family();
+        if pools.len() == 1 || dual { Ok(pools) } else { Err(PoolError::Families(text.to_owned())) }
+    }
+
+    /// The range.
+    pub fn cidr(&self) -> IpCidr {
+        self.range
+    }
+
+    /// Its family.
+    pub fn family(&self) -> IpFamily {
+        self.range.family()
     }
 
     /// The first address, which the `kubernetes` Service has.
     pub fn first(&self) -> String {
-        Ipv4Addr::from(self.base + 1).to_string()
+        self.address(1).to_string()
     }
 
-    /// Whether a Service may have this address.
+    /// Whether a Service may have this address: all but the network's own and, in IPv4, the broadcast address.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let IpAddr::V4(address) = address else { return false };
-        let offset = u32::from(address).wrapping_sub(self.base);
-        offset > 0 && offset < self.size - 1
+        let number = match address {
+            IpAddr::V4(address) => address.to_number(),
+            IpAddr::V6(address) => address.to_number(),
+        };
+        let offset = number.wrapping_sub(self.base);
+        IpFamily::of(address) == self.family() && offset > 0 && offset <= self.last()
     }
 
     /// A free address: from the upper part while it lasts, then from the part meant for chosen ones.
     pub fn pick(&self, taken: impl Fn(&str) -> bool) -> Option<String> {
-        let last = self.size - 2;
+        let last = self.last();
         let reserved = (self.size / 16).clamp(16, 256).min(last);
-        let free = |offset: u32| {
-            let text = Ipv4Addr::from(self.base + offset).to_string();
+        let free = |offset: u128| {
+            let text = self.address(offset).to_string();
             (!taken(&text)).then_some(text)
         };
         scan(reserved + 1, last, free).or_else(|| scan(1, reserved, free))
     }
+
+    fn last(&self) -> u128 {
+        match self.family() {
+            IpFamily::V4 => self.size - 2,
+            IpFamily::V6 => self.size - 1,
+        }
+    }
+
+    fn address(&self, offset: u128) -> IpAddr {
+        match self.family() {
+            IpFamily::V4 => std::net::Ipv4Addr::from_number(self.base + offset).into(),
+            IpFamily::V6 => std::net::Ipv6Addr::from_number(self.base + offset).into(),
+        }
+    }
+}
+
+fn base<A: Address>(range: Cidr<A>) -> u128 {
+    range.network().to_number()
 }
 
 /// Tries every number of a range once, beginning anywhere.
-fn scan<T>(first: u32, last: u32, free: impl Fn(u32) -> Option<T>) -> Option<T> {
+fn scan<T>(first: u128, last: u128, free: impl Fn(u128) -> Option<T>) -> Option<T> {
     if first > last {
         return None;
     }
@@ -97,8 +139,8 @@ impl PortPool {
 
     /// A free port.
     pub fn pick(&self, taken: impl Fn(u16) -> bool) -> Option<u16> {
-        let free = |port: u32| u16::try_from(port).ok().filter(|port| !taken(*port));
-        scan(u32::from(*self.range.start()), u32::from(*self.range.end()), free)
+        let free = |port: u128| u16::try_from(port).ok().filter(|port| !taken(*port));
+        scan(u128::from(*self.range.start()), u128::from(*self.range.end()), free)
     }
 }
 
@@ -106,29 +148,64 @@ impl PortPool {
 mod tests {
     use super::*;
 
+    fn pool(range: &str) -> AddressPool {
+        AddressPool::new(range.parse().unwrap()).unwrap()
+    }
+
     #[test]
     fn leaves_the_low_band_to_chosen_addresses() {
-        let pool = AddressPool::new("10.96.0.0/16").unwrap();
-        for _ in 0..100 {
-            let picked: Ipv4Addr = pool.pick(|_| false).unwrap().parse().unwrap();
-            assert!(u32::from(picked) - u32::from(Ipv4Addr::new(10, 96, 0, 0)) > 256);
+        for (range, network, first) in
+            [("10.96.0.0/16", "10.96.0.0", "10.96.0.1"), ("fd00:96::/112", "fd00:96::", "fd00:96::1")]
+        {
+            let number = |text: &str| match text.parse().unwrap() {
+                IpAddr::V4(address) => address.to_number(),
+                IpAddr::V6(address) => address.to_number(),
+            };
+            let pool = pool(range);
+            for _ in 0..100 {
+                assert!(number(&pool.pick(|_| false).unwrap()) - number(network) > 256);
+            }
+            assert_eq!(pool.first(), first);
         }
-        assert_eq!(pool.first(), "10.96.0.1");
     }
 
     #[test]
     fn finds_the_last_free_address() {
-        let pool = AddressPool::new("10.0.0.0/28").unwrap();
+        let pool = pool("10.0.0.0/28");
         assert_eq!(pool.pick(|a| a != "10.0.0.7"), Some("10.0.0.7".to_owned()));
         assert_eq!(pool.pick(|_| true), None);
     }
 
     #[test]
     fn network_and_broadcast_are_nobodys() {
-        let pool = AddressPool::new("10.0.0.0/28").unwrap();
-        assert!(!pool.contains("10.0.0.0".parse().unwrap()));
-        assert!(!pool.contains("10.0.0.15".parse().unwrap()));
-        assert!(pool.contains("10.0.0.14".parse().unwrap()));
-        assert!(!pool.contains("10.0.1.1".parse().unwrap()));
+        let v4 = pool("10.0.0.0/28");
+        assert!(!v4.contains("10.0.0.0".parse().unwrap()));
+        assert!(!v4.contains("10.0.0.15".parse().unwrap()));
+        assert!(v4.contains("10.0.0.14".parse().unwrap()));
+        assert!(!v4.contains("10.0.1.1".parse().unwrap()));
+        let v6 = pool("fd00::/124");
+        assert!(!v6.contains("fd00::".parse().unwrap()));
+        assert!(v6.contains("fd00::f".parse().unwrap()));
+        assert!(!v6.contains("fd00::10".parse().unwrap()) && !v6.contains("0.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn ranges_are_one_or_one_a_family() {
+        let families = |text: &str| {
+            AddressPool::parse_all(text)
+                .map(|pools| pools.iter().map(AddressPool::family).collect::<Vec<_>>())
+        };
+        assert_eq!(families("fd00:96::/112, 10.96.0.0/16").unwrap(), [IpFamily::V6, IpFamily::V4]);
+        assert_eq!(families("10.96.0.0/16").unwrap(), [IpFamily::V4]);
+        for bad in [
+            "",
+            "10.96.0.0/16,10.97.0.0/16",
+            "10.0.0.0/8",
+            "fd00::/32",
+            "a",
+            "10.96.0.0/16,fd00:96::/112,fd00::/112",
+        ] {
+            assert!(families(bad).is_err(), "{bad}");
+        }
     }
 }

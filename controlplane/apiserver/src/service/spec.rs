@@ -1,5 +1,7 @@
 //! What a Service's spec needs and holds, and how a changed spec relates to the one before. Pure functions over JSON.
 
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
 
 use crate::meta;
@@ -32,13 +34,18 @@ fn may_have_node_ports(object: &Value) -> bool {
     matches!(kind(object), "NodePort" | "LoadBalancer")
 }
 
-/// Cluster addresses it holds.
+/// Cluster addresses it holds, each in its one spelling.
 pub fn addresses(object: &Value) -> Vec<String> {
     if !needs_address(object) {
         return Vec::new();
     }
     let list = object["spec"]["clusterIPs"].as_array().into_iter().flatten();
-    list.filter_map(Value::as_str).filter(|a| !a.is_empty() && *a != "None").map(str::to_owned).collect()
+    list.filter_map(Value::as_str).filter(|a| !a.is_empty() && *a != "None").map(canonical).collect()
+}
+
+/// The one spelling of an address; what is no address stays as it is.
+pub fn canonical(address: &str) -> String {
+    address.parse::<IpAddr>().map_or_else(|_no_address| address.to_owned(), |parsed| parsed.to_string())
 }
 
 /// Node ports it holds, the health check port included.
@@ -145,23 +152,6 @@ pub fn drop_unneeded(new: &mut Value, old: &Value) {
     }
     if may_have_node_ports(old) && !may_have_node_ports(new) && untouched(new, "externalTrafficPolicy") {
         remove(new, "externalTrafficPolicy");
-    }
-}
-
-/// Fills in the families of a single-stack IPv4 cluster.
-pub fn set_families(object: &mut Value) {
-    let headless_without_selector = object["spec"]["clusterIP"] == "None"
-        && object["spec"]["selector"].as_object().is_none_or(serde_json::Map::is_empty);
-    if is_empty(&object["spec"]["clusterIPs"]) {
-        object["spec"]["clusterIPs"] = json!([object["spec"]["clusterIP"]]);
-    }
-    if is_empty(&object["spec"]["ipFamilyPolicy"]) {
-        let policy = if headless_without_selector { "RequireDualStack" } else { "SingleStack" };
-        object["spec"]["ipFamilyPolicy"] = policy.into();
-    }
-    if is_empty(&object["spec"]["ipFamilies"]) {
-        object["spec"]["ipFamilies"] =
-            if headless_without_selector { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) };
     }
 }
 

@@ -23,8 +23,14 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) async fn start() -> Self {
+        Self::with_services("10.96.0.0/16").await
+    }
+
+    /// A server whose Services have addresses of these ranges.
+    pub(crate) async fn with_services(ranges: &str) -> Self {
         let key = ServiceAccountKey::create().unwrap().private_pem();
-        let config = ApiServerConfig::new(IpAddr::V4(Ipv4Addr::LOCALHOST), key);
+        let mut config = ApiServerConfig::new(IpAddr::V4(Ipv4Addr::LOCALHOST), key);
+        config.service_cidr = ranges.to_owned();
         let server = ApiServer::open(Arc::new(MemoryStorage::new()), config).await.unwrap();
         let (trigger, drain) = Drain::new();
         server.bootstrap().await.unwrap();

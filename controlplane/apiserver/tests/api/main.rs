@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set up its server has failed")]
 
 mod bench;
+mod families;
 mod kubelet;
 
 use std::sync::Arc;

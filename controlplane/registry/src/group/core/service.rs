@@ -1,4 +1,5 @@
-//! Services. Addresses and node ports are allocated by the API server; here are their rules.
+//! Services. Addresses, families and node ports are settled by the API server, which knows the cluster; here are their
+//! rules.
 
 use serde_json::{Value, json};
 
@@ -15,10 +16,7 @@ pub(crate) static STRATEGY: Strategy = Strategy {
     status: true,
     selectable: &["spec.clusterIP", "spec.type"],
     default,
-    prepare_create: |service| {
-        service["status"] = json!({"loadBalancer": {}});
-        families(object(service, "spec"));
-    },
+    prepare_create: |service| service["status"] = json!({"loadBalancer": {}}),
     prepare_update: change::prepare,
     validate: validate::object,
     validate_change: change::validate,
@@ -74,16 +72,6 @@ fn default(service: &mut Value) {
     if let Some(balancer) = at(service, &["status", "loadBalancer"]).cloned() {
         service["status"]["loadBalancer"] = balancer;
     }
-}
-
-/// The address families of a cluster with one family; headless Services without selector may hold both.
-fn families(spec: &mut Value) {
-    if !has_address(text(spec, &["type"])) {
-        return;
-    }
-    let both = text(spec, &["clusterIP"]) == "None" && !set(spec, &["selector"]);
-    fill_empty(spec, "ipFamilyPolicy", if both { "RequireDualStack" } else { "SingleStack" });
-    fill_empty(spec, "ipFamilies", if both { json!(["IPv4", "IPv6"]) } else { json!(["IPv4"]) });
 }
 
 fn warnings(service: &Value, out: &mut Vec<String>) {

@@ -19,8 +19,6 @@ pub(super) fn prepare(new: &mut Value, old: &Value) {
                 copy(name, before, spec);
             }
         }
-    } else if has_address(&kind) {
-        super::families(spec);
     }
     if is_external(&kind) && is_external(&old_kind) {
         keep_node_ports(spec, before);
@@ -111,11 +109,9 @@ fn drop_foreign(spec: &mut Value, before: &Value, kind: &str, old_kind: &str) {
 pub(super) fn validate(new: &Value, old: &Value, errors: &mut Errors) {
     let path = Path::new("spec");
     let (kind, old_kind) = (text(new, &["spec", "type"]), text(old, &["spec", "type"]));
-    let list = path.field("clusterIPs");
-    let (now, before) = (items(new, &["spec", "clusterIPs"]), items(old, &["spec", "clusterIPs"]));
-    if has_address(kind) && has_address(old_kind) && !before.is_empty() && now.first() != before.first() {
-        let shown = now.first().cloned().unwrap_or_default();
-        errors.invalid(&list.index(0), shown, "may not change once set");
+    if has_address(kind) && has_address(old_kind) {
+        addresses(new, old, &path, errors);
+        families(new, old, &path, errors);
     }
     let class = |v: &Value| at(v, &["spec", "loadBalancerClass"]).cloned();
     if kind == "LoadBalancer" && old_kind == "LoadBalancer" && class(new) != class(old) {
@@ -123,6 +119,44 @@ pub(super) fn validate(new: &Value, old: &Value, errors: &mut Errors) {
         errors.invalid(&path.field("loadBalancerClass"), shown, "may not change once set");
     } else if kind != "LoadBalancer" && class(new).is_some() {
         errors.forbidden(&path.field("loadBalancerClass"), "may only be used when `type` is 'LoadBalancer'");
+    }
+}
+
+/// An address stays; a second one may come, and goes with the policy `SingleStack` only.
+fn addresses(new: &Value, old: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let list = path.field("clusterIPs");
+    let (now, before) = (items(new, &["spec", "clusterIPs"]), items(old, &["spec", "clusterIPs"]));
+    for (i, address) in before.iter().enumerate().take(now.len().max(1)) {
+        if now.get(i) != Some(address) {
+            errors.invalid(&list.index(i), now.to_vec(), "may not change once set");
+        }
+    }
+    released(new, (now.len(), before.len()), "clusterIP", path, errors);
+}
+
+/// The same for families, except where they mean nothing: without address and selector.
+fn families(new: &Value, old: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let is_free = |service: &Value| {
+        text(service, &["spec", "clusterIP"]) == "None" && !set(service, &["spec", "selector"])
+    };
+    if is_free(new) && is_free(old) {
+        return;
+    }
+    let list = path.field("ipFamilies");
+    let (now, before) = (items(new, &["spec", "ipFamilies"]), items(old, &["spec", "ipFamilies"]));
+    for (i, family) in before.iter().enumerate().take(now.len().max(1)) {
+        if now.get(i) != Some(family) {
+            errors.invalid(&list.index(i), now.to_vec(), "may not change once set");
+        }
+    }
+    released(new, (now.len(), before.len()), "ipFamily", path, errors);
+}
+
+fn released(new: &Value, (now, before): (usize, usize), what: &str, path: &Path<'_>, errors: &mut Errors) {
+    let policy = text(new, &["spec", "ipFamilyPolicy"]);
+    if now == 1 && before == 2 && policy != "SingleStack" {
+        let detail = format!("must be set to 'SingleStack' when releasing the secondary {what}");
+        errors.invalid(&path.field("ipFamilyPolicy"), policy, detail);
     }
 }
 
@@ -153,5 +187,26 @@ mod tests {
         new["spec"]["type"] = "ExternalName".into();
         prepare(&mut new, &node_port());
         assert!(new["spec"].get("clusterIP").is_none());
+    }
+
+    #[test]
+    fn the_second_address_comes_and_goes_and_the_first_one_stays() {
+        let service = |addresses: Value, families: Value, policy: &str| {
+            json!({"spec": {"type": "ClusterIP", "clusterIP": addresses[0], "clusterIPs": addresses,
+                "ipFamilies": families, "ipFamilyPolicy": policy}})
+        };
+        let one = service(json!(["10.96.0.5"]), json!(["IPv4"]), "SingleStack");
+        let two = service(json!(["10.96.0.5", "fd00::5"]), json!(["IPv4", "IPv6"]), "RequireDualStack");
+        let fields = |new: &Value, old: &Value| {
+            let mut errors = Errors::new();
+            validate(new, old, &mut errors);
+            errors.into_vec().into_iter().map(|error| error.field).collect::<Vec<_>>()
+        };
+        assert!(fields(&two, &one).is_empty() && fields(&one, &two).is_empty());
+        let mut kept = one.clone();
+        kept["spec"]["ipFamilyPolicy"] = "PreferDualStack".into();
+        assert_eq!(fields(&kept, &two), ["spec.ipFamilyPolicy", "spec.ipFamilyPolicy"]);
+        let moved = service(json!(["10.96.0.5", "fd00::6"]), json!(["IPv4", "IPv6"]), "RequireDualStack");
+        assert_eq!(fields(&moved, &two), ["spec.clusterIPs[1]"]);
     }
 }

@@ -89,6 +89,7 @@ fn addresses(spec: &Value, kind: &str, headless: bool, path: &Path<'_>, errors: 
         errors.invalid(&list.index(0), "None", format!("may not be set to 'None' for {kind} services"));
     }
     let families = items(spec, &["ipFamilies"]);
+    cardinality(spec, kind, &list, errors);
     for (i, address) in items(spec, &["clusterIPs"]).iter().filter_map(Value::as_str).enumerate() {
         if address == "None" || !has_address(kind) {
             continue;
@@ -125,6 +126,22 @@ fn addresses(spec: &Value, kind: &str, headless: bool, path: &Path<'_>, errors: 
             None => errors.invalid(&external.index(i), address, IP),
             Some(ip) => not_special(ip, address, &external.index(i), errors),
         }
+    }
+}
+
+/// `None` alone, or an address for each of at most two families.
+fn cardinality(spec: &Value, kind: &str, list: &Path<'_>, errors: &mut Errors) {
+    let all = items(spec, &["clusterIPs"]);
+    if !has_address(kind) || all.len() < 2 {
+        return;
+    }
+    let parsed: Vec<_> = all.iter().filter_map(|address| format::ip(address.as_str()?)).collect();
+    if all[0] == "None" {
+        errors.invalid(list, all.to_vec(), "'None' must be the first and only value");
+    } else if all.len() > 2 {
+        errors.invalid(list, all.to_vec(), "may only hold up to 2 values");
+    } else if parsed.len() == 2 && parsed[0].is_ipv4() == parsed[1].is_ipv4() {
+        errors.invalid(list, all.to_vec(), "may specify no more than one IP for each IP family");
     }
 }
 
