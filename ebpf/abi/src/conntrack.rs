@@ -2,12 +2,17 @@
 //!
 //! The key is canonical: the lower of the two (address, port) sides comes first, so that a reply finds the entry of the
 //! packets it answers with one lookup. The value says which side sent the first packet. A translated flow has two
-//! entries: client with frontend (`DNAT`, original direction) and client with backend (`REVNAT`, replies).
+//! entries: client with frontend (`DNAT`, original direction) and client, or the address that stands for it, with
+//! backend (`REVNAT`, replies).
+//!
+//! [`legacy`] is the value as it was before source translation, for the migration of pinned maps.
 
 use crate::{
     Plain,
     addr::{Addr, Be16, V4, V6},
 };
+
+pub mod legacy;
 
 /// Canonical key of a flow: side `a` sorts before side `b`.
 #[repr(C)]
@@ -46,38 +51,47 @@ impl<A: Addr> CtKey<A> {
 }
 
 /// What is known about a flow.
+///
+/// A translated flow has two entries. The first is found by the client's packets (client, frontend): they go to `nat`,
+/// and with `SNAT` come from `peer`. The second is found by the backend's replies (source as the backend sees it,
+/// backend): they come from `nat`, the frontend, and with `SNAT` go to `peer`, the client.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CtValue<A> {
     /// Tick (see [`crate::TICK_SHIFT`]) of the last packet seen on this entry.
     pub last_seen: u32,
-    /// Number of the frontend that translated the flow; zero without translation.
-    pub service: u32,
-    /// With `DNAT` the backend, with `REVNAT` the frontend; zero without translation.
+    /// Number of the set that translated the flow; zero without translation.
+    pub set: u32,
+    /// With `DNAT` or `FORWARDED` the backend, with `REVNAT` the frontend; otherwise zero.
     pub nat_addr: A,
+    /// With `SNAT`: the source that the backend sees on the first entry, the client on the second; otherwise zero.
+    pub peer_addr: A,
     /// Port that goes with `nat_addr`.
     pub nat_port: Be16,
+    /// Port that goes with `peer_addr`.
+    pub peer_port: Be16,
     /// What has been seen of TCP in the original direction.
     pub original: TcpSeen,
     /// What has been seen of TCP in the reply direction; any packet sets [`TcpSeen::ANY`].
     pub reply: TcpSeen,
     /// What the entry is.
     pub flags: CtFlags,
-    /// Always zero.
-    pub pad: [u8; 3],
 }
 
 // SAFETY: the fields fill the struct; sizes asserted below.
 unsafe impl<A: Addr> Plain for CtValue<A> {}
 const _: () = {
-    assert!(size_of::<CtValue<V4>>() == 20);
-    assert!(size_of::<CtValue<V6>>() == 32);
+    assert!(size_of::<CtValue<V4>>() == 24);
+    assert!(size_of::<CtValue<V6>>() == 48);
 };
 
-/// What an entry is; combinable bits.
+/// What an entry is; combinable bits. `SNAT` alone, without `DNAT` and `REVNAT`, is left for masquerading.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct CtFlags(pub u8);
+pub struct CtFlags(pub u16);
+
+// SAFETY: transparent over u16.
+unsafe impl Plain for CtFlags {}
 
 impl CtFlags {
     /// Side `b` sent the first packet (otherwise side `a` did).
@@ -86,6 +100,11 @@ impl CtFlags {
     pub const DNAT: Self = Self(1 << 1);
     /// Packets of the reply direction come from `nat_addr`, the frontend.
     pub const REVNAT: Self = Self(1 << 2);
+    /// The source is translated, too: see [`CtValue::peer_addr`].
+    pub const SNAT: Self = Self(1 << 3);
+    /// Packets of the original direction go untranslated to the node of `nat_addr`, which answers the client itself.
+    /// No second entry exists, and no reply passes here.
+    pub const FORWARDED: Self = Self(1 << 4);
 
     /// Whether any of the given bits is set.
     #[inline(always)]

@@ -57,6 +57,15 @@ reasons! {
     TunnelFailed = 23, "tunnel_failed", "The tunnel destination could not be set.";
     NotForThisNode = 24, "not_for_this_node", "A tunnel packet's destination is neither a pod nor an address of this node.";
     UntrackedReply = 25, "untracked_reply", "A TCP segment or ICMP error belongs to no known flow.";
+    SnatExhausted = 26, "snat_exhausted", "No source port is free towards the Service's endpoint.";
+    SctpPort = 27, "sctp_port", "SCTP ports cannot be translated: the Service's port and target port differ.";
+    SourceRange = 28, "source_range", "The client is not in the Service's loadBalancerSourceRanges.";
+    IcmpRedirect = 29, "icmp_redirect", "A pod tried to change routes with an ICMP redirect.";
+    IcmpMismatch = 30, "icmp_mismatch", "An ICMP error is not addressed to the sender of the packet it quotes.";
+    NoLocalBackend = 31, "no_local_backend", "The Service's traffic policy is Local, and this node has no endpoint of it.";
+    SpoofedNeighbour = 32, "spoofed_neighbour", "An IPv6 neighbour message claims an address that is not the sender's own.";
+    ExtensionHeaders = 33, "extension_headers", "IPv6 extension headers are too many, or of a kind that is not carried.";
+    NotOutside = 34, "not_outside", "A tunnel packet for outside clients comes from inside the cluster, or is for no Service.";
 }
 
 /// Slots in the counters: one above the largest reason's number; slot zero counts what passed.

@@ -18,12 +18,27 @@ pub enum Hook {
     FromHost = 4,
     /// A socket call.
     Socket = 5,
+    /// Uplink, packets from the network.
+    FromUplink = 6,
+    /// Uplink, packets to the network.
+    ToUplink = 7,
+    /// Uplink, packets from the network before the stack.
+    Xdp = 8,
 }
 
 impl Hook {
     /// Every hook, in numeric order.
-    pub const ALL: &'static [Hook] =
-        &[Hook::FromPod, Hook::ToPod, Hook::FromOverlay, Hook::ToOverlay, Hook::FromHost, Hook::Socket];
+    pub const ALL: &'static [Hook] = &[
+        Hook::FromPod,
+        Hook::ToPod,
+        Hook::FromOverlay,
+        Hook::ToOverlay,
+        Hook::FromHost,
+        Hook::Socket,
+        Hook::FromUplink,
+        Hook::ToUplink,
+        Hook::Xdp,
+    ];
 
     /// The label of the hook in metrics.
     pub const fn label(self) -> &'static str {
@@ -34,6 +49,9 @@ impl Hook {
             Hook::ToOverlay => "to_overlay",
             Hook::FromHost => "from_host",
             Hook::Socket => "socket",
+            Hook::FromUplink => "from_uplink",
+            Hook::ToUplink => "to_uplink",
+            Hook::Xdp => "xdp",
         }
     }
 
@@ -64,8 +82,10 @@ pub struct Counter {
 layout!(Counter, size = 24, fields = [packets: u64, bytes: u64, sampled: u64]);
 
 impl Counter {
+    /// Hooks that the counter map has room for: a power of two, so that programs can bound a number by a mask.
+    pub const HOOKS: u32 = 16;
     /// Entries of the counter map.
-    pub const SLOTS: u32 = REASON_SLOTS * 8;
+    pub const SLOTS: u32 = REASON_SLOTS * Self::HOOKS;
 
     /// Where a reason (zero: passed) of a hook is counted.
     #[inline(always)]

@@ -35,16 +35,16 @@ impl<A: Addr> IpcacheKey<A> {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Peer {
-    /// Underlay IPv4 address of the node that owns the prefix: tunnel destination, and the only outer source from
-    /// which its addresses are believed. Zero where no tunnel leads there.
-    pub node: V4,
+    /// Underlay address of the node that owns the prefix (IPv4 as a mapped address): tunnel destination, and the only
+    /// outer source from which its addresses are believed. Zero where no tunnel leads there.
+    pub node: V6,
     /// Security identity: the class of the peer, see [`class`].
     pub class: u32,
     /// What kind of peer it is.
     pub flags: PeerFlags,
 }
 
-layout!(Peer, size = 12, fields = [node: V4, class: u32, flags: PeerFlags]);
+layout!(Peer, size = 24, fields = [node: V6, class: u32, flags: PeerFlags]);
 
 /// Kinds of peer; combinable bits.
 #[repr(transparent)]
@@ -63,6 +63,8 @@ impl PeerFlags {
     pub const REMOTE_PODS: Self = Self(1 << 2);
     /// Pods of this node: addresses without an endpoint do not exist.
     pub const LOCAL_PODS: Self = Self(1 << 3);
+    /// Node ports answer on this address, of this node or of another.
+    pub const NODE_PORT: Self = Self(1 << 4);
 
     /// Whether any of the given bits is set.
     #[inline(always)]

@@ -27,8 +27,11 @@ pub use drop::DropReason;
 pub use endpoint::Endpoint;
 pub use event::{Counter, FlowEvent, Hook};
 pub use ipcache::{IpcacheKey, Peer, PeerFlags};
-pub use node::NodeConfig;
-pub use service::{BackendKey, BackendValue, ServiceFlags, ServiceKey, ServiceValue, SockKey, SockValue};
+pub use node::{FamilyConfig, NodeConfig, NodeMode};
+pub use service::{
+    AffinityKey, AffinityValue, BackendKey, BackendValue, MaglevChunk, MaglevKey, Scope, ServiceFlags,
+    ServiceKey, ServiceValue, SockKey, SockValue, SourceKey,
+};
 
 /// VXLAN network identifier of traffic whose inner source is inside the cluster.
 pub const VNI_CLUSTER: u32 = 1;
@@ -36,6 +39,9 @@ pub const VNI_CLUSTER: u32 = 1;
 pub const VNI_WORLD: u32 = 2;
 /// Value of `skb->tc_index` between a program that chose the tunnel and the overlay's egress program.
 pub const TC_INDEX_ENCAPSULATED: u16 = 0x5c3b;
+/// Value of `skb->tc_index` between a program that sent a packet out of the node and the uplink's egress program, which
+/// has nothing left to do.
+pub const TC_INDEX_DONE: u16 = 0x5c3c;
 /// Clock of conntrack: nanoseconds of `CLOCK_MONOTONIC` shifted right by this, about a second a tick.
 pub const TICK_SHIFT: u32 = 30;
 
@@ -53,7 +59,8 @@ macro_rules! plain {
     };
 }
 plain!(
-    u8, u16, u32, u64, [u8; 2], [u8; 4], [u8; 6], [u8; 8], [u8; 12], [u8; 14], [u8; 16], [u8; 20], [u8; 28]
+    u8, u16, u32, u64, [u8; 2], [u8; 4], [u8; 6], [u8; 8], [u8; 12], [u8; 14], [u8; 16], [u8; 20], [u8; 28],
+    [u32; 4], [u16; 64]
 );
 
 /// Implements [`Plain`] for a struct and proves its size, so that a field that brings padding fails the build.

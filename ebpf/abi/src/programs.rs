@@ -10,11 +10,16 @@ pub const OBJECT_POD: &str = "pod";
 pub const OBJECT_OVERLAY: &str = "overlay";
 /// Object with the program of the node-side veth pair.
 pub const OBJECT_HOST: &str = "host";
+/// Object with the two programs of an uplink.
+pub const OBJECT_UPLINK: &str = "uplink";
+/// Object with the program that sees packets of an uplink before the stack.
+pub const OBJECT_XDP: &str = "xdp";
 
 /// Every object, in the order they are loaded.
-pub const OBJECTS: &[&str] = &[OBJECT_SOCK, OBJECT_POD, OBJECT_OVERLAY, OBJECT_HOST];
+pub const OBJECTS: &[&str] =
+    &[OBJECT_SOCK, OBJECT_POD, OBJECT_OVERLAY, OBJECT_HOST, OBJECT_UPLINK, OBJECT_XDP];
 
-/// A classifier: where it is and what it is called (at most 15 bytes).
+/// A classifier: where it is and what it is called (the kernel shows the first 15 bytes).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Classifier {
     /// Object.
@@ -42,9 +47,19 @@ pub const TO_OVERLAY: Classifier =
 /// Packets of the node's own processes, on the programs' side of the node-side veth pair.
 pub const FROM_HOST: Classifier =
     Classifier { object: OBJECT_HOST, name: "skep_from_host", hook: Hook::FromHost, ingress: true };
+/// Packets from the network.
+pub const FROM_UPLINK: Classifier =
+    Classifier { object: OBJECT_UPLINK, name: "skep_from_uplink", hook: Hook::FromUplink, ingress: true };
+/// Packets to the network.
+pub const TO_UPLINK: Classifier =
+    Classifier { object: OBJECT_UPLINK, name: "skep_to_uplink", hook: Hook::ToUplink, ingress: false };
 
 /// Every classifier.
-pub const CLASSIFIERS: &[Classifier] = &[FROM_POD, TO_POD, FROM_OVERLAY, TO_OVERLAY, FROM_HOST];
+pub const CLASSIFIERS: &[Classifier] =
+    &[FROM_POD, TO_POD, FROM_OVERLAY, TO_OVERLAY, FROM_HOST, FROM_UPLINK, TO_UPLINK];
+
+/// The program of [`OBJECT_XDP`].
+pub const XDP_PROGRAM: &str = "skep_xdp";
 
 /// Socket programs: the symbol in the object, which is also the attach type's name with a prefix.
 pub const SOCK_PROGRAMS: &[&str] = &[

@@ -107,19 +107,18 @@ pub fn create_translated<A: Addr, E: Env<A>>(
     env: &mut E,
     frame: &Frame<A>,
     backend: Target<A>,
-    service: u32,
+    set: u32,
 ) -> Result<(), DropReason> {
     let now = env.tick();
     let (key, from_b) = key_of(frame);
     let mut value = CtValue {
         last_seen: now,
-        service,
+        set,
         nat_addr: backend.addr,
         nat_port: backend.port,
         original: frame.tcp,
-        reply: TcpSeen::default(),
         flags: side(from_b).with(CtFlags::DNAT),
-        pad: [0; 3],
+        ..CtValue::default()
     };
     env.insert_flow(&key, &value).ok_or(DropReason::ConntrackFull)?;
     let (key, from_b) =

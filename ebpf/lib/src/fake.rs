@@ -1,10 +1,15 @@
 //! The two seams in memory, for unit tests: hash maps for maps, a byte vector for a packet.
 
-use std::{collections::HashMap, hash::Hash, vec::Vec};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    vec::Vec,
+};
 
 use skep_abi::{
-    Addr, BackendKey, BackendValue, Be16, CtKey, CtValue, Endpoint, FragmentKey, FragmentValue, Mac, Peer,
-    PeerFlags, Plain, ServiceFlags, ServiceKey, ServiceValue, SockKey, SockValue, V4, V6,
+    Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Be16, CtKey, CtValue, Endpoint, FragmentKey,
+    FragmentValue, Mac, MaglevChunk, MaglevKey, NodeMode, Peer, PeerFlags, Plain, Scope, ServiceKey,
+    ServiceValue, SockKey, SockValue, SourceKey, V4, V6,
 };
 
 use crate::{
@@ -26,6 +31,12 @@ pub(crate) struct FakeEnv<A> {
     pub(crate) fragments: HashMap<FragmentKey<A>, FragmentValue>,
     pub(crate) sockets: Vec<(SockKey<A>, SockValue<A>)>,
     pub(crate) room_for_flows: usize,
+    pub(crate) affinities: HashMap<AffinityKey, AffinityValue>,
+    pub(crate) maglev: HashMap<MaglevKey, MaglevChunk>,
+    pub(crate) sources: HashSet<(u32, A)>,
+    pub(crate) gateway: A,
+    pub(crate) nat_ports: (u16, u16),
+    pub(crate) mode: NodeMode,
 }
 
 impl<A: Addr + Hash> FakeEnv<A> {
@@ -41,15 +52,37 @@ impl<A: Addr + Hash> FakeEnv<A> {
             fragments: HashMap::new(),
             sockets: Vec::new(),
             room_for_flows: usize::MAX,
+            affinities: HashMap::new(),
+            maglev: HashMap::new(),
+            sources: HashSet::new(),
+            gateway: A::default(),
+            nat_ports: (1024, 65_535),
+            mode: NodeMode::default(),
         }
     }
 
-    pub(crate) fn add_service(&mut self, addr: A, port: u16, protocol: u8, backends: &[(A, u16)]) {
-        let id = self.services.len() as u32 + 1;
-        let value = ServiceValue { id, count: backends.len() as u16, flags: ServiceFlags(0) };
-        self.services.push((ServiceKey::new(addr, Be16::new(port), protocol), value));
+    pub(crate) fn add_service(&mut self, addr: A, port: u16, protocol: u8, backends: &[(A, u16)]) -> u32 {
+        let value = ServiceValue { set: self.services.len() as u32 + 1, ..ServiceValue::default() };
+        self.add_row((addr, port, protocol, Scope::INSIDE), value, backends)
+    }
+
+    /// A row with its set's backends; `count` is filled in.
+    pub(crate) fn add_row(
+        &mut self,
+        (addr, port, protocol, scope): (A, u16, u8, Scope),
+        value: ServiceValue,
+        backends: &[(A, u16)],
+    ) -> u32 {
+        let value = ServiceValue { count: backends.len() as u16, ..value };
+        self.services.push((ServiceKey::new(addr, Be16::new(port), protocol, scope), value));
+        self.set_backends(value.set, backends);
+        value.set
+    }
+
+    /// Overwrites the slots of a set, from zero.
+    pub(crate) fn set_backends(&mut self, set: u32, backends: &[(A, u16)]) {
         for (slot, (addr, port)) in backends.iter().enumerate() {
-            let key = BackendKey { service: id, slot: slot as u32 };
+            let key = BackendKey { set, slot: slot as u32 };
             self.backends.push((key, BackendValue::new(*addr, Be16::new(*port))));
         }
     }
@@ -59,7 +92,7 @@ impl<A: Addr + Hash> FakeEnv<A> {
         self.endpoints.insert(addr, endpoint);
     }
 
-    pub(crate) fn add_peer(&mut self, addr: A, flags: PeerFlags, node: V4) {
+    pub(crate) fn add_peer(&mut self, addr: A, flags: PeerFlags, node: V6) {
         self.peers.push((addr, Peer { node, class: 0, flags }));
     }
 }
@@ -78,6 +111,10 @@ impl<A: Addr + Hash> Balancer<A> for FakeEnv<A> {
         self.next_random
     }
 
+    fn tick(&mut self) -> u32 {
+        self.now
+    }
+
     fn service(&mut self, key: &ServiceKey<A>) -> Option<ServiceValue> {
         find(&self.services, key)
     }
@@ -85,19 +122,35 @@ impl<A: Addr + Hash> Balancer<A> for FakeEnv<A> {
     fn backend(&mut self, key: &BackendKey) -> Option<BackendValue<A>> {
         find(&self.backends, key)
     }
-}
 
-impl<A: Addr + Hash> Env<A> for FakeEnv<A> {
-    fn tick(&mut self) -> u32 {
-        self.now
+    fn affinity(&mut self, key: &AffinityKey) -> Option<AffinityValue> {
+        self.affinities.get(key).copied()
     }
 
-    fn endpoint(&mut self, addr: A) -> Option<Endpoint> {
-        self.endpoints.get(&addr).copied()
+    fn insert_affinity(&mut self, key: &AffinityKey, value: &AffinityValue) {
+        self.affinities.insert(*key, *value);
     }
 
     fn peer(&mut self, addr: A) -> Option<Peer> {
         find(&self.peers, &addr)
+    }
+
+    fn node_ports(&self) -> (u16, u16) {
+        (30_000, 32_767)
+    }
+}
+
+impl<A: Addr + Hash> Env<A> for FakeEnv<A> {
+    fn maglev(&mut self, key: &MaglevKey, index: u32) -> Option<u16> {
+        self.maglev.get(key).map(|chunk| chunk.slots[index as usize])
+    }
+
+    fn in_source_range(&mut self, key: &SourceKey<A>) -> bool {
+        self.sources.contains(&(key.set, key.addr))
+    }
+
+    fn endpoint(&mut self, addr: A) -> Option<Endpoint> {
+        self.endpoints.get(&addr).copied()
     }
 
     fn is_service(&self, addr: A) -> bool {
@@ -106,6 +159,18 @@ impl<A: Addr + Hash> Env<A> for FakeEnv<A> {
 
     fn is_cluster(&self, addr: A) -> bool {
         addr.words()[0].to_ne_bytes()[1] == 244
+    }
+
+    fn gateway(&self) -> A {
+        self.gateway
+    }
+
+    fn nat_ports(&self) -> (u16, u16) {
+        self.nat_ports
+    }
+
+    fn mode(&self) -> NodeMode {
+        self.mode
     }
 
     fn flow(&mut self, key: &CtKey<A>) -> Option<&mut CtValue<A>> {
@@ -118,6 +183,10 @@ impl<A: Addr + Hash> Env<A> for FakeEnv<A> {
         }
         self.flows.insert(*key, *value);
         Some(())
+    }
+
+    fn claim_flow(&mut self, key: &CtKey<A>, value: &CtValue<A>) -> Option<()> {
+        if self.flows.contains_key(key) { None } else { self.insert_flow(key, value) }
     }
 
     fn fragment(&mut self, key: &FragmentKey<A>) -> Option<FragmentValue> {

@@ -1,6 +1,6 @@
 //! Ties conntrack, load balancing, translation and policy together: what every hook does with an IP packet.
 
-use skep_abi::{DropReason, ServiceKey, ServiceValue};
+use skep_abi::{DropReason, Scope, ServiceKey, ServiceValue};
 
 use crate::{
     conntrack::{self, Lookup, Target},
@@ -92,10 +92,10 @@ fn start<A: Family, P: Packet, E: Env<A>>(
     services: Services,
 ) -> Result<(), DropReason> {
     if services == Services::Translate {
-        let key = ServiceKey::new(frame.dst, frame.dst_port, frame.protocol);
+        let key = ServiceKey::new(frame.dst, frame.dst_port, frame.protocol, Scope::INSIDE);
         if let Some(service) = env.service(&key) {
             let backend = choose(env, frame, &service)?;
-            conntrack::create_translated(env, frame, backend, service.id)?;
+            conntrack::create_translated(env, frame, backend, service.set)?;
             return rewrite(packet, frame, End::Destination, backend).ok_or(DropReason::RewriteFailed);
         }
         if env.is_service(frame.dst) {

@@ -1,6 +1,6 @@
 //! One function for each place where a program sits: may the packet be here, and where does it go.
 
-use skep_abi::{DropReason, Endpoint, Mac, Peer, PeerFlags, V4};
+use skep_abi::{DropReason, Endpoint, Mac, Peer, PeerFlags, V6};
 
 use crate::{
     env::Env,
@@ -16,8 +16,10 @@ use crate::{
 pub enum Action {
     /// Into a pod of this node, past the host's stack.
     Deliver(Endpoint),
-    /// Through the tunnel to the node with this underlay address.
-    Tunnel(V4),
+    /// Through the tunnel to the node with this underlay address (IPv4 as a mapped address), as inside traffic.
+    Tunnel(V6),
+    /// Likewise, untranslated from a client outside the cluster.
+    TunnelOutside(V6),
     /// On to the stack, or to the device it was sent to.
     Pass,
     /// To the stack as if it came in on the node-side veth pair.
@@ -141,7 +143,7 @@ fn check_stack_source<A: Family, E: Env<A>>(env: &mut E, src: A, came_in: bool) 
 pub fn from_overlay<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
-    outer: V4,
+    outer: V6,
 ) -> Result<Action, DropReason> {
     let mut frame = A::parse(packet)?;
     if frame.dst.is_loopback() || frame.src.is_loopback() {
@@ -160,7 +162,7 @@ pub fn from_overlay<A: Family, P: Packet, E: Env<A>>(
 }
 
 #[inline(always)]
-fn check_tunnel_source(peer: Option<Peer>, outer: V4) -> Result<(), DropReason> {
+fn check_tunnel_source(peer: Option<Peer>, outer: V6) -> Result<(), DropReason> {
     let peer = peer.ok_or(DropReason::PeerUnknown)?;
     let remote = peer.flags.any(PeerFlags::REMOTE_NODE.with(PeerFlags::REMOTE_PODS));
     if remote && peer.node == outer { Ok(()) } else { Err(DropReason::TunnelSpoofed) }

@@ -27,10 +27,10 @@ pub fn pick<A: Addr, E: Balancer<A>>(env: &mut E, service: &ServiceValue) -> Opt
         return None;
     }
     let slot = scale(env.random(), service.count);
-    if let Some(backend) = env.backend(&BackendKey { service: service.id, slot }) {
+    if let Some(backend) = env.backend(&BackendKey { set: service.set, slot }) {
         return Some(Pick { backend, slot: slot as u16 });
     }
-    let backend = env.backend(&BackendKey { service: service.id, slot: 0 })?;
+    let backend = env.backend(&BackendKey { set: service.set, slot: 0 })?;
     Some(Pick { backend, slot: 0 })
 }
 
@@ -41,7 +41,7 @@ pub fn pick_next<A: Addr, E: Balancer<A>>(env: &mut E, service: &ServiceValue, s
     if next == slot {
         return None;
     }
-    let backend = env.backend(&BackendKey { service: service.id, slot: u32::from(next) })?;
+    let backend = env.backend(&BackendKey { set: service.set, slot: u32::from(next) })?;
     Some(Pick { backend, slot: next })
 }
 

@@ -1,6 +1,6 @@
 //! Services at the socket: translated once, when an application connects or sends, and back when it asks who it talks to.
 
-use skep_abi::{Addr, BackendKey, Be16, ServiceKey, SockKey, SockValue};
+use skep_abi::{Addr, BackendKey, Be16, Scope, ServiceKey, SockKey, SockValue};
 
 use crate::{
     conntrack::Target,
@@ -30,14 +30,16 @@ pub fn outgoing<A: Addr, E: SockEnv<A>>(
     port: Be16,
     protocol: u8,
 ) -> SockVerdict<A> {
-    let Some(service) = env.service(&ServiceKey::new(addr, port, protocol)) else { return SockVerdict::Pass };
+    let Some(service) = env.service(&ServiceKey::new(addr, port, protocol, Scope::INSIDE)) else {
+        return SockVerdict::Pass;
+    };
     let front = SockKey::new(cookie, addr, port, protocol);
     // Datagrams of one socket stay with one backend as long as it is there.
     if protocol == UDP
         && let Some(last) = env.socket(&front)
-        && last.service == service.id
+        && last.set == service.set
         && u32::from(last.slot) < u32::from(service.count)
-        && let Some(backend) = env.backend(&BackendKey { service: service.id, slot: u32::from(last.slot) })
+        && let Some(backend) = env.backend(&BackendKey { set: service.set, slot: u32::from(last.slot) })
         && backend.addr == last.addr
         && backend.port == last.port
     {
@@ -45,11 +47,11 @@ pub fn outgoing<A: Addr, E: SockEnv<A>>(
     }
     let Some(Pick { backend, slot }) = pick(env, &service) else { return SockVerdict::Refuse };
     let back = SockKey::new(cookie, backend.addr, backend.port, protocol);
-    let shown = SockValue { addr, port, slot, service: service.id };
+    let shown = SockValue { addr, port, slot, set: service.set };
     // When there is no room the connection still works; only the address shown to the application is the backend's.
     let _no_room = env.insert_socket(&back, &shown);
     if protocol == UDP {
-        let chosen = SockValue { addr: backend.addr, port: backend.port, slot, service: service.id };
+        let chosen = SockValue { addr: backend.addr, port: backend.port, slot, set: service.set };
         let _no_room = env.insert_socket(&front, &chosen);
     }
     SockVerdict::Translate(Target { addr: backend.addr, port: backend.port })
@@ -120,7 +122,7 @@ mod tests {
         }
         let replacement = V4::numbered(244, 9);
         for slot in 0..2 {
-            let key = BackendKey { service: 1, slot };
+            let key = BackendKey { set: 1, slot };
             env.backends.push((key, BackendValue::new(replacement, Be16::new(53))));
         }
         assert_eq!(send(&mut env), replacement);

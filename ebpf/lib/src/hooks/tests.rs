@@ -1,12 +1,13 @@
 //! Every hook in memory: who may send what from where, and where it goes.
 
-use skep_abi::{DropReason, Mac, PeerFlags, V4};
+use skep_abi::{DropReason, Mac, PeerFlags, V4, V6};
 
 use super::{Action, from_host, from_overlay, from_pod, to_overlay, to_pod};
 use crate::fake::{FakeEnv, FakePacket, Numbered, pod_mac, tcp, udp};
 
 const NODE: V4 = V4::new([10, 89, 0, 11]);
 const OTHER: V4 = V4::new([10, 89, 0, 12]);
+const OUTER: V6 = V6::from_mapped(OTHER);
 const WORLD: V4 = V4::new([192, 0, 2, 1]);
 
 fn pod(number: u8) -> V4 {
@@ -21,12 +22,12 @@ fn env() -> FakeEnv<V4> {
     let mut env = FakeEnv::new();
     env.add_pod(pod(5), 5);
     env.add_pod(pod(6), 6);
-    env.add_peer(pod(5), PeerFlags::LOCAL_PODS, V4::default());
-    env.add_peer(pod(6), PeerFlags::LOCAL_PODS, V4::default());
-    env.add_peer(pod(99), PeerFlags::LOCAL_PODS, V4::default());
-    env.add_peer(NODE, PeerFlags::HOST, V4::default());
-    env.add_peer(OTHER, PeerFlags::REMOTE_NODE, OTHER);
-    env.add_peer(remote(), PeerFlags::REMOTE_PODS, OTHER);
+    env.add_peer(pod(5), PeerFlags::LOCAL_PODS, V6::default());
+    env.add_peer(pod(6), PeerFlags::LOCAL_PODS, V6::default());
+    env.add_peer(pod(99), PeerFlags::LOCAL_PODS, V6::default());
+    env.add_peer(NODE, PeerFlags::HOST, V6::default());
+    env.add_peer(OTHER, PeerFlags::REMOTE_NODE, OUTER);
+    env.add_peer(remote(), PeerFlags::REMOTE_PODS, OUTER);
     env
 }
 
@@ -43,8 +44,8 @@ fn leave(src: V4, dst: V4) -> Result<Action, DropReason> {
 #[test]
 fn packets_of_a_pod_go_where_their_destination_is() {
     assert!(matches!(leave(pod(5), pod(6)), Ok(Action::Deliver(endpoint)) if endpoint.ifindex == 6));
-    assert_eq!(leave(pod(5), remote()), Ok(Action::Tunnel(OTHER)));
-    assert_eq!(leave(pod(5), OTHER), Ok(Action::Tunnel(OTHER)));
+    assert_eq!(leave(pod(5), remote()), Ok(Action::Tunnel(OUTER)));
+    assert_eq!(leave(pod(5), OTHER), Ok(Action::Tunnel(OUTER)));
     assert_eq!(leave(pod(5), NODE), Ok(Action::Pass));
     assert_eq!(leave(pod(5), WORLD), Ok(Action::World));
 }
@@ -75,26 +76,29 @@ fn a_reply_from_a_backend_to_this_node_goes_in_by_the_node_side_pair() {
     assert_eq!(from_pod::<V4, _, _>(&mut env, &mut answer, 5), Ok(Action::HostIngress));
 }
 
-fn arrive(src: V4, dst: V4, outer: V4) -> Result<Action, DropReason> {
+fn arrive(src: V4, dst: V4, outer: V6) -> Result<Action, DropReason> {
     from_overlay::<V4, _, _>(&mut env(), &mut tcp((src, 1000), (dst, 80), 2), outer)
 }
 
 #[test]
 fn the_tunnel_believes_only_the_node_that_owns_the_source() {
-    assert!(matches!(arrive(remote(), pod(5), OTHER), Ok(Action::Deliver(_))));
-    assert_eq!(arrive(OTHER, NODE, OTHER), Ok(Action::HostIngress));
-    assert_eq!(arrive(remote(), pod(5), V4::new([10, 89, 0, 13])), Err(DropReason::TunnelSpoofed));
-    assert_eq!(arrive(pod(6), pod(5), OTHER), Err(DropReason::TunnelSpoofed));
-    assert_eq!(arrive(NODE, pod(5), OTHER), Err(DropReason::TunnelSpoofed));
-    assert_eq!(arrive(V4::numbered(244, 150), pod(5), OTHER), Err(DropReason::PeerUnknown));
-    assert_eq!(arrive(WORLD, pod(5), OTHER), Err(DropReason::PeerUnknown));
+    assert!(matches!(arrive(remote(), pod(5), OUTER), Ok(Action::Deliver(_))));
+    assert_eq!(arrive(OTHER, NODE, OUTER), Ok(Action::HostIngress));
+    assert_eq!(
+        arrive(remote(), pod(5), V6::from_mapped(V4::new([10, 89, 0, 13]))),
+        Err(DropReason::TunnelSpoofed)
+    );
+    assert_eq!(arrive(pod(6), pod(5), OUTER), Err(DropReason::TunnelSpoofed));
+    assert_eq!(arrive(NODE, pod(5), OUTER), Err(DropReason::TunnelSpoofed));
+    assert_eq!(arrive(V4::numbered(244, 150), pod(5), OUTER), Err(DropReason::PeerUnknown));
+    assert_eq!(arrive(WORLD, pod(5), OUTER), Err(DropReason::PeerUnknown));
 }
 
 #[test]
 fn the_tunnel_is_no_transit() {
-    assert_eq!(arrive(remote(), OTHER, OTHER), Err(DropReason::NotForThisNode));
-    assert_eq!(arrive(remote(), WORLD, OTHER), Err(DropReason::NotForThisNode));
-    assert_eq!(arrive(remote(), pod(99), OTHER), Err(DropReason::NoEndpoint));
+    assert_eq!(arrive(remote(), OTHER, OUTER), Err(DropReason::NotForThisNode));
+    assert_eq!(arrive(remote(), WORLD, OUTER), Err(DropReason::NotForThisNode));
+    assert_eq!(arrive(remote(), pod(99), OUTER), Err(DropReason::NoEndpoint));
 }
 
 fn reach(src: V4, came_in: bool) -> Result<Action, DropReason> {
@@ -121,7 +125,7 @@ fn host(src: V4, dst: V4) -> Result<Action, DropReason> {
 
 #[test]
 fn the_node_side_pair_serves_this_node_only() {
-    assert_eq!(host(NODE, remote()), Ok(Action::Tunnel(OTHER)));
+    assert_eq!(host(NODE, remote()), Ok(Action::Tunnel(OUTER)));
     assert_eq!(host(WORLD, remote()), Err(DropReason::SpoofedSource));
     assert_eq!(host(remote(), pod(5)), Err(DropReason::SpoofedSource));
     assert_eq!(host(NODE, NODE), Err(DropReason::Hairpin));
@@ -131,7 +135,7 @@ fn the_node_side_pair_serves_this_node_only() {
 #[test]
 fn the_stack_may_use_the_tunnel_device_for_remote_peers() {
     let send = |src, dst| to_overlay::<V4, _, _>(&mut env(), &mut tcp((src, 1), (dst, 2), 2));
-    assert_eq!(send(NODE, remote()), Ok(Action::Tunnel(OTHER)));
+    assert_eq!(send(NODE, remote()), Ok(Action::Tunnel(OUTER)));
     assert_eq!(send(NODE, pod(5)), Err(DropReason::NotForThisNode));
     assert_eq!(send(pod(5), remote()), Err(DropReason::SpoofedSource));
 }
