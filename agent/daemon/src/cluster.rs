@@ -7,10 +7,11 @@ use std::{
 
 use skep_datapath::{Peer, PeerKind};
 use skep_loadbalancer::{Changes, LoadBalancer};
-use skep_model::{Cidr4, DnsView, FrontendAddress, FrontendId, IpCidr, NamespacedName, NodeName};
+use skep_model::{DnsView, FrontendAddress, FrontendId, IpCidr, NamespacedName, NodeName};
 
 use crate::{
     api::{Change, Event},
+    claims::{self, Refusal},
     facts::{NodeFacts, OwnNode, PodFacts},
 };
 
@@ -208,14 +209,14 @@ impl Cluster {
         news
     }
 
+    /// Addresses and ranges that nodes claim though they are others'.
+    pub(crate) fn refused_claims(&self) -> BTreeSet<Refusal> {
+        claims::remote_peers(&self.nodes, self.name.as_str()).1
+    }
+
     /// What stands behind each prefix.
     pub(crate) fn ipcache(&self) -> BTreeMap<IpCidr, Peer> {
-        let mut rows = BTreeMap::new();
-        for (name, facts) in &self.nodes {
-            if name != self.name.as_str() {
-                add_remote(&mut rows, facts);
-            }
-        }
+        let (mut rows, _) = claims::remote_peers(&self.nodes, self.name.as_str());
         // Last, so that no other node can claim what is this node's.
         rows.insert(IpCidr::V4(self.own.range), Peer::new(PeerKind::LocalPods));
         let given = [Some(IpAddr::V4(self.own.node_ip)), self.own.gateway().map(IpAddr::V4)];
@@ -225,19 +226,6 @@ impl Cluster {
             }
         }
         rows
-    }
-}
-
-fn add_remote(rows: &mut BTreeMap<IpCidr, Peer>, facts: &NodeFacts) {
-    let Some(node_ip) = facts.address_v4() else { return };
-    let ranges: Vec<Cidr4> = facts.range_v4().into_iter().collect();
-    let gateways = ranges.iter().filter_map(|range| range.nth(1)).map(IpAddr::V4);
-    let addresses = facts.addresses.iter().copied().filter(IpAddr::is_ipv4);
-    for address in addresses.chain(gateways) {
-        rows.insert(IpCidr::host(address), Peer::new(PeerKind::RemoteNode(node_ip)));
-    }
-    for range in ranges {
-        rows.insert(IpCidr::V4(range), Peer::new(PeerKind::RemotePods(node_ip)));
     }
 }
 
@@ -271,6 +259,7 @@ mod tests {
         NodeFacts {
             addresses: vec![[10, 89, 0, 10 + n].into()],
             ranges: vec![format!("10.244.{}.0/24", n - 1).parse().unwrap()],
+            created: i64::from(n),
         }
     }
 
@@ -300,7 +289,8 @@ mod tests {
     #[test]
     fn another_node_cannot_claim_this_nodes_addresses() {
         let mut cluster = cluster();
-        let thief = NodeFacts { addresses: vec![[10, 89, 0, 11].into()], ranges: facts(1).ranges };
+        let thief =
+            NodeFacts { created: 9, addresses: vec![[10, 89, 0, 11].into()], ranges: facts(1).ranges };
         cluster.handle(Event::Node(Change::Upsert("thief".into(), thief)), None);
         let rows = cluster.ipcache();
         assert_eq!(rows[&"10.89.0.11/32".parse().unwrap()].kind, PeerKind::Host);

@@ -17,6 +17,7 @@ use skep_table::Counters;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    claims::Refusal,
     api::{Event, QUEUE},
     cluster::{Cluster, Touched},
     endpoints::Endpoints,
@@ -76,6 +77,7 @@ pub(crate) struct Engine {
     endpoints: Arc<Endpoints>,
     outputs: Outputs,
     pod_names: Arc<BTreeMap<IpAddr, NamespacedName>>,
+    refused_claims: BTreeSet<Refusal>,
 }
 
 impl Engine {
@@ -98,6 +100,7 @@ impl Engine {
             endpoints,
             outputs,
             pod_names: Arc::default(),
+            refused_claims: BTreeSet::new(),
         })
     }
 
@@ -167,6 +170,14 @@ impl Engine {
     /// Rows are replaced as a whole; only differences reach the map.
     fn write_ipcache(&mut self) {
         let rows = self.cluster.ipcache();
+        let refused = self.cluster.refused_claims();
+        for claim in refused.difference(&self.refused_claims) {
+            tracing::warn!(
+                node = claim.node, claim = %claim.claim, owner = claim.owner,
+                "a Node claims an address that is another's: refused; compare status.addresses and spec.podCIDRs of both"
+            );
+        }
+        self.refused_claims = refused;
         let table = self.ipcache.table();
         if self.cluster.nodes_known() {
             table.replace(rows);

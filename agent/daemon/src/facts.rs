@@ -17,6 +17,9 @@ use skep_runtime::Backoff;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NodeFacts {
+    /// When the Node was created, in seconds since 1970: of two nodes that claim the same, the older is believed.
+    #[serde(default)]
+    pub(crate) created: i64,
     /// Internal addresses.
     pub(crate) addresses: Vec<IpAddr>,
     /// Pod ranges.
@@ -32,7 +35,9 @@ impl NodeFacts {
         let listed = spec.and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
         let single = spec.and_then(|spec| spec.pod_cidr.clone());
         let ranges = if listed.is_empty() { single.into_iter().collect() } else { listed };
+        let created = node.metadata.creation_timestamp.as_ref().map_or(i64::MAX, |time| time.0.as_second());
         NodeFacts {
+            created,
             addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
             ranges: ranges.iter().filter_map(|range| range.parse().ok()).collect(),
         }
@@ -176,6 +181,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("state/node.json");
         let facts = NodeFacts {
+            created: 7,
             addresses: vec![[10, 0, 0, 1].into()],
             ranges: vec!["10.244.0.0/24".parse().unwrap()],
         };

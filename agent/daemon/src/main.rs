@@ -7,6 +7,7 @@
 //! Everything in the kernel is pinned: while this process is down, traffic goes on, and the next one adopts it.
 
 mod api;
+mod claims;
 mod cluster;
 mod cni;
 mod endpoints;

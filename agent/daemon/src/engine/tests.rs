@@ -148,6 +148,7 @@ impl Fixture {
 
     async fn send_nodes(&self) {
         let facts = |n: u8| NodeFacts {
+            created: i64::from(n),
             addresses: vec![[10, 89, 0, 10 + n].into()],
             ranges: vec![format!("10.244.{}.0/24", n - 1).parse().unwrap()],
         };
@@ -191,8 +192,11 @@ async fn full_lists_adopt_numbers_prune_leftovers_and_make_the_node_ready() {
 #[tokio::test]
 async fn a_new_range_of_the_own_node_ends_the_engine() {
     let mut fixture = start();
-    let facts =
-        NodeFacts { addresses: vec![own().node_ip.into()], ranges: vec!["10.244.7.0/24".parse().unwrap()] };
+    let facts = NodeFacts {
+        created: 0,
+        addresses: vec![own().node_ip.into()],
+        ranges: vec!["10.244.7.0/24".parse().unwrap()],
+    };
     fixture.send(Event::Node(Change::Upsert("node-1".into(), facts))).await;
     assert_eq!(fixture.stop().await, Stop::OwnNodeChanged);
 }
