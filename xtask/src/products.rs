@@ -6,7 +6,7 @@ use crate::shell::{command, show};
 use crate::{say, tools};
 
 /// Crates whose binaries a cluster is made of.
-const PRODUCTS: [&str; 7] = [
+const PRODUCTS: [&str; 8] = [
     "skep-cli",
     "skep-controlplane",
     "skep-kubelet",
@@ -14,6 +14,7 @@ const PRODUCTS: [&str; 7] = [
     "skep-cni",
     "skep-proxy",
     "skep-operator",
+    "skep-demo",
 ];
 
 /// Builds the eBPF programs and the binaries.

@@ -35,6 +35,9 @@ wait"#;
 const CLIENT: &str = r#"trap 'exit 0' TERM INT
 while :; do sleep 3600 & wait $!; done"#;
 
+/// Asks and answers beside the busybox.
+const DEMO: &[Binary] = &[Binary { name: "skep-demo", path: "/usr/bin/skep-demo" }];
+
 /// All images. demo-web has a second tag for trying a rollout.
 pub(crate) const RECIPES: [Recipe; 6] = [
     Recipe {
@@ -71,14 +74,14 @@ pub(crate) const RECIPES: [Recipe; 6] = [
     Recipe {
         name: "demo-web",
         tags: &["dev", "next"],
-        binaries: &[],
+        binaries: DEMO,
         busybox: true,
         entrypoint: &["/bin/sh", "-c", WEB],
     },
     Recipe {
         name: "demo-client",
         tags: &["dev"],
-        binaries: &[],
+        binaries: DEMO,
         busybox: true,
         entrypoint: &["/bin/sh", "-c", CLIENT],
     },
