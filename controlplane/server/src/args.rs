@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Parser, ValueEnum};
-use skep_model::IpCidr;
+use skep_model::Ranges;
 use skep_runtime::telemetry;
 
 /// Skep's control plane: API server, scheduler and controllers.
@@ -31,15 +31,15 @@ pub(crate) struct Args {
     /// A listening socket inherited from the parent, served as well; may be repeated.
     #[arg(long, value_name = "FD")]
     pub(crate) listen_fd: Vec<i32>,
-    /// Address under which nodes reach the API server.
+    /// Address under which nodes reach the API server, of the primary family.
     #[arg(long, env = "SKEP_ADVERTISE_ADDRESS")]
     pub(crate) advertise_address: IpAddr,
-    /// Range of Service addresses.
+    /// Range of Service addresses, or one a family with the primary one first: 10.96.0.0/16,fd00:96::/112.
     #[arg(long, env = "SKEP_SERVICE_CIDR", default_value = "10.96.0.0/16")]
-    pub(crate) service_cidr: IpCidr,
-    /// Range that the nodes' pod ranges are cut from.
+    pub(crate) service_cidr: Ranges,
+    /// Range that the nodes' pod ranges are cut from, or one a family: 10.244.0.0/16,fd00:244::/56.
     #[arg(long, env = "SKEP_CLUSTER_CIDR", default_value = "10.244.0.0/16")]
-    pub(crate) cluster_cidr: IpCidr,
+    pub(crate) cluster_cidr: Ranges,
     /// What this process does.
     #[arg(
         long,
@@ -193,6 +193,7 @@ mod tests {
             ("--roles", "kubelet", "apiserver, scheduler, controllers"),
             ("--bind", "6443", "invalid"),
             ("--service-cidr", "10.96.0.0", "--service-cidr"),
+            ("--cluster-cidr", "10.244.0.0/16,10.245.0.0/16", "one IPv4 and one IPv6 range"),
         ] {
             let error = parse(&[flag, value]).unwrap_err().to_string();
             assert!(error.contains(expected), "{flag} {value}: {error}");

@@ -92,7 +92,7 @@ fn serving_profile(args: &Args) -> Profile {
     let mut names: Vec<&str> = SERVICE_NAMES.to_vec();
     let mut addresses: Vec<IpAddr> = vec![[127, 0, 0, 1].into(), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)];
     addresses.push(args.advertise_address);
-    addresses.extend(first_address(args.service_cidr));
+    addresses.extend(args.service_cidr.iter().filter_map(first_address));
     addresses.extend(Some(args.bind.ip()).filter(|address| !address.is_unspecified()));
     for extra in &args.extra_san {
         match extra.parse() {
@@ -128,9 +128,11 @@ mod tests {
             "10.89.0.11",
             "--extra-san",
             "192.0.2.7,api.example.org",
+            "--service-cidr",
+            "10.96.0.0/16,fd00:96::/112",
         ]);
         let profile = serving_profile(&args);
-        for address in ["10.96.0.1", "10.89.0.11", "127.0.0.1", "192.0.2.7"] {
+        for address in ["10.96.0.1", "fd00:96::1", "10.89.0.11", "127.0.0.1", "192.0.2.7"] {
             assert!(profile.subject.ip_addresses.contains(&address.parse().unwrap()), "{address}");
         }
         assert!(profile.subject.dns_names.iter().any(|name| name == "api.example.org"));

@@ -10,15 +10,15 @@ use serde_json::json;
 use skep_informer::{Change, EventType, ObjectKey, Outcome, WorkQueue, work};
 use skep_model::IpCidr;
 
-use super::plan::Blocks;
+use super::plan::{Blocks, Tables};
 use crate::context::Context;
 use crate::error::{ControllerError, unless_gone};
 
-/// Gives each node its pod range.
+/// Gives each node its pod range of each family.
 pub(crate) struct NodeIpamController {
     context: Arc<Context>,
     queue: Arc<WorkQueue<ObjectKey>>,
-    blocks: Arc<Mutex<Blocks>>,
+    tables: Arc<Mutex<Tables>>,
 }
 
 impl NodeIpamController {
@@ -26,8 +26,9 @@ impl NodeIpamController {
     pub(crate) fn new(context: &Arc<Context>) -> Self {
         let queue: Arc<WorkQueue<ObjectKey>> = Arc::default();
         let config = &context.config;
-        let blocks = Arc::new(Mutex::new(Blocks::new(config.cluster_cidr, config.node_mask)));
-        let (sink, table) = (queue.clone(), blocks.clone());
+        let blocks = |range: IpCidr| Blocks::new(range, config.node_mask(range.family()));
+        let tables = Arc::new(Mutex::new(Tables::new(config.cluster_cidr.iter().map(blocks))));
+        let (sink, table) = (queue.clone(), tables.clone());
         context.informers.nodes.on_change(move |change| {
             let node = change.latest();
             if let Change::Deleted(node) = change {
@@ -43,7 +44,7 @@ impl NodeIpamController {
                 sink.add(ObjectKey::of(&**node));
             }
         });
-        Self { context: context.clone(), queue, blocks }
+        Self { context: context.clone(), queue, tables }
     }
 
     /// Works until dropped. One worker: the table is the bottleneck anyway.
@@ -56,8 +57,8 @@ impl NodeIpamController {
         let Some(node) = store.get(&key).filter(|node| ranges(node).is_empty()) else {
             return Ok(Outcome::Done);
         };
-        let allocated = self.blocks.lock().allocate(&key.name);
-        let Some(range) = allocated else {
+        let allocated = self.tables.lock().allocate(&key.name);
+        let Some(ranges) = allocated else {
             let recorder = &self.context.recorder;
             recorder.publish(
                 &*node,
@@ -67,14 +68,14 @@ impl NodeIpamController {
             );
             return Err(ControllerError::RangesExhausted(self.context.config.cluster_cidr.to_string()));
         };
-        let range = range.to_string();
+        let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
         let patch = json!({
             "metadata": {"uid": node.uid()},
-            "spec": {"podCIDR": range, "podCIDRs": [range]},
+            "spec": {"podCIDR": ranges.first(), "podCIDRs": ranges},
         });
         let api: kube::Api<Node> = self.context.cluster();
         unless_gone(api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await)?;
-        tracing::info!(node = key.name, range, "pod range allocated");
+        tracing::info!(node = key.name, ranges = ranges.join(","), "pod ranges allocated");
         Ok(Outcome::Done)
     }
 }

@@ -81,6 +81,36 @@ impl Blocks {
     }
 }
 
+/// The blocks of every family, allocated together or not at all.
+pub(crate) struct Tables(Vec<Blocks>);
+
+impl Tables {
+    /// Over the blocks of each family, the primary one first.
+    pub(crate) fn new(blocks: impl IntoIterator<Item = Blocks>) -> Self {
+        Self(blocks.into_iter().collect())
+    }
+
+    /// As [`Blocks::occupy`], in the family of the range.
+    pub(crate) fn occupy(&mut self, node: &str, range: IpCidr) -> Option<String> {
+        self.0.iter_mut().find_map(|blocks| blocks.occupy(node, range))
+    }
+
+    /// Frees all that `node` holds.
+    pub(crate) fn release(&mut self, node: &str) {
+        self.0.iter_mut().for_each(|blocks| blocks.release(node));
+    }
+
+    /// A block of each family for `node`. None when one family has none left; nothing is taken then.
+    pub(crate) fn allocate(&mut self, node: &str) -> Option<Vec<IpCidr>> {
+        let all: Vec<Option<IpCidr>> = self.0.iter_mut().map(|blocks| blocks.allocate(node)).collect();
+        let all: Option<Vec<IpCidr>> = all.into_iter().collect();
+        if all.is_none() {
+            self.release(node);
+        }
+        all
+    }
+}
+
 fn width(cidr: IpCidr) -> u8 {
     if cidr.network().is_ipv4() { 32 } else { 128 }
 }
@@ -135,6 +165,17 @@ mod tests {
         assert_eq!(blocks.allocate("a"), Some(cidr("10.244.2.0/24")));
         assert_eq!(blocks.occupy("thief", cidr("10.244.2.0/24")), Some("a".to_owned()));
         assert_eq!(blocks.occupy("foreign", cidr("192.168.0.0/24")), None);
+    }
+
+    #[test]
+    fn a_node_gets_a_block_of_each_family_or_none() {
+        let blocks = [Blocks::new(cidr("10.244.0.0/16"), 24), Blocks::new(cidr("fd00:244::/63"), 64)];
+        let mut tables = Tables::new(blocks);
+        assert_eq!(tables.allocate("a"), Some(vec![cidr("10.244.0.0/24"), cidr("fd00:244::/64")]));
+        assert_eq!(tables.occupy("b", cidr("fd00:244:0:1::/64")), None);
+        assert_eq!(tables.allocate("c"), None);
+        tables.release("b");
+        assert_eq!(tables.allocate("c"), Some(vec![cidr("10.244.2.0/24"), cidr("fd00:244:0:1::/64")]));
     }
 
     #[test]
