@@ -40,14 +40,16 @@ const DEFAULTS: &str = include_str!("../../../charts/skep/values.yaml");
 pub(crate) struct Values {
     /// The API server's direct address.
     pub(crate) api_server: ApiServer,
-    /// The pods' range.
+    /// The pods' range, or one a family with a comma between.
     pub(crate) cluster_cidr: String,
-    /// The Services' range.
+    /// The Services' range, likewise.
     pub(crate) service_cidr: String,
     /// The cluster's DNS.
     pub(crate) dns: Dns,
     /// How pods of different nodes reach each other.
     pub(crate) routing: Routing,
+    /// Addresses for Services of type LoadBalancer.
+    pub(crate) lbipam: Lbipam,
     /// Where the images come from.
     pub(crate) image: Image,
     /// Digests of the images, so that a changed image rolls its pods. May be empty.
@@ -70,8 +72,8 @@ pub(crate) struct ApiServer {
 pub(crate) struct Dns {
     /// Whether node DNS serves the kube-dns Service.
     pub(crate) enabled: bool,
-    /// The Service's address, inside the Services' range.
-    pub(crate) cluster_ip: String,
+    /// The Service's addresses, inside the Services' ranges: one, or one a family.
+    pub(crate) cluster_ips: Vec<String>,
     /// The cluster's domain.
     pub(crate) domain: String,
 }
@@ -90,6 +92,14 @@ pub(crate) struct Routing {
 pub(crate) enum RoutingMode {
     /// VXLAN.
     Overlay,
+}
+
+/// Addresses for Services of type LoadBalancer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Lbipam {
+    /// Whether Services without a class get addresses too.
+    pub(crate) default_class: bool,
 }
 
 /// Where images come from.
@@ -293,6 +303,19 @@ mod tests {
         let changed: Vec<&Value> =
             before.iter().zip(&after).filter(|(a, b)| a != b).map(|(a, _)| &a["metadata"]["name"]).collect();
         assert_eq!(changed, ["skep-agent"]);
+    }
+
+    #[test]
+    fn a_cluster_of_two_families_has_its_dns_in_both() {
+        let mut values = defaults().unwrap();
+        values.dns.cluster_ips = vec!["10.96.0.10".into(), "fd00:96::a".into()];
+        let objects = render(&values).unwrap();
+        let find = |name: &str| objects.iter().find(|object| object["metadata"]["name"] == name).unwrap();
+        assert_eq!(find("kube-dns")["spec"]["clusterIPs"], json!(["10.96.0.10", "fd00:96::a"]));
+        assert_eq!(find("kube-dns")["spec"]["ipFamilyPolicy"], "RequireDualStack");
+        let proxy = &find("skep-proxy")["spec"]["template"]["spec"]["containers"][0]["command"];
+        let told = proxy.as_array().unwrap().contains(&json!("--dns-address=10.96.0.10,fd00:96::a"));
+        assert!(told, "{proxy}");
     }
 
     #[test]

@@ -1,16 +1,19 @@
-//! skep-operator: what a cluster needs once, not once a node: our CRDs and the removal of what nodes left behind.
+//! skep-operator: what a cluster needs once, not once a node: our CRDs, the addresses of Services, and the removal of
+//! what nodes left behind.
 //!
 //! Several may run; a Lease decides which one acts. It is never on the path of a pod's start.
 
 mod crds;
 mod election;
 mod endpoints;
+mod lbipam;
 
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
 use kube::{Client, Config};
+use skep_model::IpCidr;
 use skep_runtime::{
     Backoff, Drain, Readiness,
     admin::{self, Admin},
@@ -36,6 +39,27 @@ struct Options {
     /// The admin listener, on loopback.
     #[arg(long, default_value = "127.0.0.1:9872")]
     admin: SocketAddr,
+    /// Ranges of the pods, separated by commas: no pool of Service addresses may touch them.
+    #[arg(long, env = "SKEP_CLUSTER_CIDR", value_delimiter = ',')]
+    cluster_cidr: Vec<IpCidr>,
+    /// Ranges of the Services, separated by commas: no pool of Service addresses may touch them.
+    #[arg(long, env = "SKEP_SERVICE_CIDR", value_delimiter = ',')]
+    service_cidr: Vec<IpCidr>,
+    /// Gives addresses to Services of type LoadBalancer without a class too, not only to those of class skep.dev/l2.
+    #[arg(long, env = "SKEP_LBIPAM_DEFAULT_CLASS", default_value_t = false, action = clap::ArgAction::Set)]
+    lbipam_default_class: bool,
+}
+
+impl Options {
+    fn lbipam(&self) -> lbipam::Settings {
+        lbipam::Settings {
+            reserved: lbipam::Reserved {
+                pods: self.cluster_cidr.clone(),
+                services: self.service_cidr.clone(),
+            },
+            default_class: self.lbipam_default_class,
+        }
+    }
 }
 
 #[tokio::main]
@@ -52,11 +76,12 @@ async fn main() -> anyhow::Result<()> {
     let token = readiness.token("api");
     drain.spawn(admin::serve(listener, Admin { readiness, metrics, log_level }.router(), drain.clone()));
 
+    let settings = options.lbipam();
     let candidate = election::Candidate::new(client.clone(), &options.namespace, &options.identity);
     drain.spawn_until_drained(async move {
         // A replica that waits for the Lease is as ready as it can be.
         token.ready();
-        candidate.lead(|term| work(client.clone(), term)).await;
+        candidate.lead(|term| work(client.clone(), settings.clone(), term)).await;
     });
     let signal = signal::shutdown().await?;
     tracing::info!(signal, "stopping");
@@ -76,7 +101,7 @@ async fn connect(options: &Options) -> anyhow::Result<Client> {
 }
 
 /// What the leader does until its term ends.
-async fn work(client: Client, term: Drain) {
+async fn work(client: Client, settings: lbipam::Settings, term: Drain) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
     while let Err(error) = crds::ensure(&client).await {
         tracing::warn!(%error, "the custom resource definitions are not in place; trying again");
@@ -86,7 +111,8 @@ async fn work(client: Client, term: Drain) {
         }
     }
     tokio::select! {
-        () = endpoints::collect(client) => {}
+        () = endpoints::collect(client.clone()) => {}
+        () = lbipam::run(client, settings) => {}
         () = term.cancelled() => {}
     }
 }

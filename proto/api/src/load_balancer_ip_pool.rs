@@ -87,7 +87,7 @@ pub struct IpBlock {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancerIPPoolStatus {
-    /// `Ready`, `Invalid`, `Conflict`, `InsidePodRange`, `InsideServiceRange`, `Exhausted`.
+    /// `Ready`, `Conflict`, `InsidePodRange`, `InsideServiceRange`, `Exhausted`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// How many addresses it can give.
