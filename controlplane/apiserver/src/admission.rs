@@ -6,6 +6,7 @@
 
 mod lifecycle;
 mod node_restriction;
+mod node_taint;
 mod pod;
 mod priority;
 mod runtime_class;
@@ -69,6 +70,15 @@ pub fn mutate(
         priority::mutate(state, request, object)?;
         pod::add_default_tolerations(object);
         runtime_class::mutate(state, request, object)?;
+    }
+    if request.operation == Operation::Update
+        && request.target.subresource.is_none()
+        && request.target.is("", "pods")
+    {
+        pod::add_default_tolerations(object);
+    }
+    if request.creates("", "nodes") {
+        node_taint::mutate(object);
     }
     if request.creates("", "persistentvolumeclaims") {
         storage_class::mutate(state, object);

@@ -26,7 +26,9 @@ pub async fn create(state: &State, context: &Context, target: &Target) -> ApiRes
         Target { resource: pods, namespace: target.namespace.clone(), name: Some(name), subresource: None };
     let bind = |current: &Value| bound(&pod, &binding, &node, current);
     write(state, context, &pod, &options, Part::Settled, bind).await?;
-    Ok(respond::document(StatusCode::CREATED, context.accept.encoding, &respond::success()))
+    let mut status = respond::success();
+    status["code"] = StatusCode::CREATED.as_u16().into();
+    Ok(respond::document(StatusCode::CREATED, context.accept.encoding, &status))
 }
 
 fn checked_node(binding: &Value, name: &str) -> ApiResult<String> {
