@@ -1,6 +1,10 @@
 //! The kubelet's flags, parsed into what the parts need.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+};
 
 use clap::Parser;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -69,6 +73,14 @@ impl Config {
         self.node_ip.iter().map(ToString::to_string).collect()
     }
 
+    /// The unspecified address on which a listener serves all of the node's families.
+    pub(crate) fn listen_ip(&self) -> IpAddr {
+        match self.node_ip.iter().any(IpAddr::is_ipv6) {
+            true => Ipv6Addr::UNSPECIFIED.into(),
+            false => Ipv4Addr::UNSPECIFIED.into(),
+        }
+    }
+
     /// The capacity flags as quantities.
     pub(crate) fn capacity(&self) -> BTreeMap<String, Quantity> {
         self.capacity.iter().map(|(k, v)| (k.clone(), Quantity(v.clone()))).collect()
@@ -97,5 +109,14 @@ mod tests {
         ]);
         assert_eq!(config.capacity()["memory"], Quantity("4Gi".into()));
         assert!(pair("nonsense").is_err());
+        assert!(config.listen_ip().is_ipv4());
+    }
+
+    #[test]
+    fn a_node_of_two_families_is_listened_for_in_both() {
+        let config =
+            Config::parse_from(["skep-kubelet", "--node-name", "n", "--node-ip", "10.0.0.1,fd00::1"]);
+        assert_eq!(config.node_ips(), ["10.0.0.1", "fd00::1"]);
+        assert!(config.listen_ip().is_ipv6());
     }
 }

@@ -75,7 +75,7 @@ async fn main() -> anyhow::Result<()> {
     let (trigger, drain) = Drain::new();
 
     // Bind eagerly: a taken port must be known before the node takes pods.
-    let listener = TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], config.port))).await;
+    let listener = TcpListener::bind(SocketAddr::new(config.listen_ip(), config.port)).await;
     let listener = listener.with_context(|| format!("kubelet API port {}", config.port))?;
     let readiness = serve_admin(&config, log_level, &drain).await?;
     let ready = readiness.token("registered");

@@ -42,9 +42,9 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
-    /// The node's address; DNS listens there.
-    #[arg(long, env = "SKEP_NODE_IP")]
-    node_ip: IpAddr,
+    /// The node's address, or one a family; DNS listens there.
+    #[arg(long, env = "SKEP_NODE_IP", required = true, value_delimiter = ',')]
+    node_ip: Vec<IpAddr>,
     /// Where the agent feeds the proxy.
     #[arg(long, default_value = "/run/skep/proxy.sock")]
     agent_socket: PathBuf,
@@ -60,9 +60,10 @@ struct Options {
     /// Where the last view is kept.
     #[arg(long, default_value = "/var/lib/skep/proxy")]
     state_dir: PathBuf,
-    /// The Service address of the cluster's DNS: the name server that our zone names, never an upstream.
-    #[arg(long)]
-    dns_address: Option<IpAddr>,
+    /// The Service address of the cluster's DNS, or one a family: the name server that our zone names, never an
+    /// upstream.
+    #[arg(long, value_delimiter = ',')]
+    dns_address: Vec<IpAddr>,
     /// The admin listener, on loopback.
     #[arg(long, default_value = "127.0.0.1:9871")]
     admin: SocketAddr,
@@ -99,10 +100,10 @@ async fn serve_dns(
     drain: &Drain,
 ) -> anyhow::Result<()> {
     let metrics = Metrics::new(registry)?;
-    let zone = Zone::new(&options.cluster_domain, options.dns_address)
+    let zone = Zone::new(&options.cluster_domain, options.dns_address.clone())
         .context("--cluster-domain is not a DNS name")?;
     let zone = Arc::new(RwLock::new(zone));
-    let ours: Vec<IpAddr> = options.dns_address.into_iter().chain([options.node_ip]).collect();
+    let ours: Vec<IpAddr> = options.dns_address.iter().chain(&options.node_ip).copied().collect();
     let upstreams = Upstreams::from_file(&options.resolv_conf, &ours).with_context(|| {
         format!("cannot read the node's resolvers from {}", options.resolv_conf.display())
     })?;
@@ -118,13 +119,18 @@ async fn serve_dns(
     );
     feed.restore();
 
-    let address = SocketAddr::new(options.node_ip, options.listen_port);
-    let listeners = Listeners::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}: --node-ip must be an address of this node, and the port free")
-    })?;
+    let resolver = Resolver::new(zone, upstreams, metrics);
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    listeners.serve(Resolver::new(zone, upstreams, metrics), workers, drain);
+    for ip in &options.node_ip {
+        let address = SocketAddr::new(*ip, options.listen_port);
+        let listeners = Listeners::bind(address).await.with_context(|| {
+            format!(
+                "cannot listen on {address}: --node-ip must be an address of this node, and the port free"
+            )
+        })?;
+        listeners.serve(resolver.clone(), workers, drain);
+        tracing::info!(%address, "the node DNS listens");
+    }
     drain.spawn_until_drained(feed.run());
-    tracing::info!(%address, "the node DNS listens");
     Ok(())
 }

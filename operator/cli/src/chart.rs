@@ -313,7 +313,10 @@ mod tests {
         let find = |name: &str| objects.iter().find(|object| object["metadata"]["name"] == name).unwrap();
         assert_eq!(find("kube-dns")["spec"]["clusterIPs"], json!(["10.96.0.10", "fd00:96::a"]));
         assert_eq!(find("kube-dns")["spec"]["ipFamilyPolicy"], "RequireDualStack");
-        let proxy = &find("skep-proxy")["spec"]["template"]["spec"]["containers"][0]["command"];
+        let proxies = objects
+            .iter()
+            .find(|object| object["kind"] == "DaemonSet" && object["metadata"]["name"] == "skep-proxy");
+        let proxy = &proxies.unwrap()["spec"]["template"]["spec"]["containers"][0]["command"];
         let told = proxy.as_array().unwrap().contains(&json!("--dns-address=10.96.0.10,fd00:96::a"));
         assert!(told, "{proxy}");
     }

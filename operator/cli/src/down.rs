@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::lab::address::Families;
 use crate::lab::plan::{NodeNumber, Plan, Store};
 use crate::lab::{cgroup, machine, network, state};
 use crate::terminal::{Steps, count, print};
@@ -66,7 +67,8 @@ pub(crate) fn down(options: &Down) -> Result<()> {
 }
 
 fn nameless(dir: &Path, prefix: &str) -> Plan {
-    Plan { prefix: prefix.to_owned(), nodes: 0, store: Store::Embedded, api_port: 0, dir: dir.to_owned() }
+    let (families, store) = (Families::default(), Store::Embedded);
+    Plan { prefix: prefix.to_owned(), nodes: 0, store, api_port: 0, families, dir: dir.to_owned() }
 }
 
 fn nodes_to_remove(plan: &Plan, recorded: bool) -> BTreeSet<NodeNumber> {

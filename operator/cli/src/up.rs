@@ -1,6 +1,7 @@
 //! `skep up`: a cluster on this machine, from nothing to the demo's first answers. Everything is
 //! checked and made only where it is missing, so a second run adopts the cluster and repairs it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use kube::Client;
 
 use crate::chart;
 use crate::init::boot::inside;
+use crate::lab::address::Families;
 use crate::lab::plan::{API_PORT, CONTROL_PLANE_DIR, MAX_NODES, NodeNumber, Plan, Store};
 use crate::lab::{disk, machine, network, state};
 use crate::terminal::{Steps, count};
@@ -48,6 +50,9 @@ pub(crate) struct Up {
     /// The API server's port on the host's loopback.
     #[arg(long)]
     pub(crate) api_port: Option<u16>,
+    /// Address families of nodes, pods and Services; those of what is there by default, else IPv4.
+    #[arg(long, value_enum, value_name = "FAMILIES")]
+    pub(crate) ip_family: Option<Families>,
     /// What every name on this machine starts with, so that several clusters can live side by side.
     #[arg(long)]
     pub(crate) prefix: Option<String>,
@@ -63,6 +68,7 @@ pub(crate) async fn up(options: &Up) -> Result<()> {
     let bin_dir = options.bin_dir.clone().map_or_else(own_folder, Ok)?;
     let images_dir = options.images_dir.clone().unwrap_or_else(|| bin_dir.join("../images"));
     preflight::need_programs(plan.store)?;
+    preflight::need_families(plan.families)?;
     preflight::need_files(&bin_dir, &images_dir)?;
     if machine::init_of(&plan, NodeNumber(1)).is_none() {
         preflight::need_port(plan.api_port)?;
@@ -92,6 +98,7 @@ fn plan(options: &Up) -> Result<Plan> {
             nodes: options.nodes.unwrap_or(3),
             store: options.store.unwrap_or(Store::Embedded),
             api_port: options.api_port.unwrap_or(API_PORT),
+            families: options.ip_family.unwrap_or_default(),
             dir,
         },
         Some(there) => adopt(there, options)?,
@@ -118,6 +125,9 @@ fn adopt(there: Plan, options: &Up) -> Result<Plan> {
     }
     if options.api_port.is_some_and(|port| port != there.api_port) {
         return other("API port");
+    }
+    if options.ip_family.is_some_and(|families| families != there.families) {
+        return other("set of address families");
     }
     if options.prefix.as_ref().is_some_and(|prefix| *prefix != there.prefix) {
         return other("prefix");
@@ -224,7 +234,11 @@ fn upgrade(plan: &Plan, changed: Changed) -> Result<()> {
 async fn network_pods(plan: &Plan, client: &Client, archives: &[Archive], steps: &mut Steps) -> Result<()> {
     steps.begin("installing agent, proxy and operator");
     let mut values = chart::defaults()?;
-    values.api_server.host = NodeNumber(1).address().to_string();
+    let api_server = SocketAddr::new(plan.families.primary(NodeNumber(1)), values.api_server.port);
+    values.api_server.host = in_url(api_server);
+    values.cluster_cidr = plan.families.cluster_cidr();
+    values.service_cidr = plan.families.service_cidr();
+    values.dns.cluster_ips = plan.families.dns().iter().map(ToString::to_string).collect();
     let digest =
         |name: &str| archives.iter().find(|archive| archive.name == name).map(|found| found.digest.clone());
     values.digests = chart::Digests {
@@ -252,6 +266,12 @@ async fn network_pods(plan: &Plan, client: &Client, archives: &[Archive], steps:
     Ok(())
 }
 
+/// The host part of a URL: IPv6 in brackets.
+fn in_url(address: SocketAddr) -> String {
+    let text = address.to_string();
+    text.rsplit_once(':').map_or(text.clone(), |(host, _port)| host.to_owned())
+}
+
 async fn run_demo(client: &Client, steps: &mut Steps) -> Result<()> {
     steps.begin("deploying the demo");
     demo::deploy(client).await?;
@@ -276,13 +296,15 @@ mod tests {
             bin_dir: None,
             images_dir: None,
             api_port: None,
+            ip_family: None,
             prefix: None,
             no_demo: false,
         }
     }
 
     fn there() -> Plan {
-        Plan { prefix: "skep".into(), nodes: 3, store: Store::Embedded, api_port: 6443, dir: "/d".into() }
+        let (families, store) = (Families::Ipv4, Store::Embedded);
+        Plan { prefix: "skep".into(), nodes: 3, store, api_port: 6443, families, dir: "/d".into() }
     }
 
     #[test]
@@ -301,5 +323,18 @@ mod tests {
     fn another_store_needs_a_fresh_cluster() {
         let error = adopt(there(), &Up { store: Some(Store::Etcd), ..options() }).unwrap_err().to_string();
         assert!(error.contains("skep down"), "{error}");
+    }
+
+    #[test]
+    fn other_families_need_a_fresh_cluster() {
+        let asked = Up { ip_family: Some(Families::Dual), ..options() };
+        let error = adopt(there(), &asked).unwrap_err().to_string();
+        assert!(error.contains("address families"), "{error}");
+    }
+
+    #[test]
+    fn an_address_in_a_url_has_brackets_where_it_needs_them() {
+        assert_eq!(in_url("[fd00:89::11]:6443".parse().unwrap()), "[fd00:89::11]");
+        assert_eq!(in_url("10.89.0.11:6443".parse().unwrap()), "10.89.0.11");
     }
 }

@@ -177,7 +177,7 @@ mod tests {
             .map(|last| HeadlessEndpoint { address: [10, 244, 1, last].into(), hostname: None })
             .collect();
         let many = DnsTarget::Headless(vec![HeadlessSubset { ports: vec![], endpoints }]);
-        let mut zone = Zone::new("cluster.local", None).unwrap();
+        let mut zone = Zone::new("cluster.local", Vec::new()).unwrap();
         zone.replace(DnsView {
             services: [
                 (NamespacedName::new("a", "many"), many),

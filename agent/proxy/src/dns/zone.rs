@@ -45,7 +45,7 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct Zone {
     origin: Name,
-    dns_address: Option<IpAddr>,
+    dns_addresses: Vec<IpAddr>,
     labels: Vec<String>,
     view: DnsView,
     reverse: HashMap<IpAddr, BTreeSet<String>>,
@@ -53,15 +53,22 @@ pub struct Zone {
 }
 
 impl Zone {
-    /// An empty zone for the cluster domain, such as `cluster.local`, served at `dns_address`.
+    /// An empty zone for the cluster domain, such as `cluster.local`, served at `dns_addresses`.
     ///
     /// # Errors
     /// When the domain is no DNS name.
-    pub fn new(domain: &str, dns_address: Option<IpAddr>) -> Result<Self, ProtoError> {
+    pub fn new(domain: &str, dns_addresses: Vec<IpAddr>) -> Result<Self, ProtoError> {
         let mut origin = Name::from_ascii(domain)?.to_lowercase();
         origin.set_fqdn(true);
         let labels = labels_of(&origin);
-        Ok(Self { origin, dns_address, labels, view: DnsView::default(), reverse: HashMap::new(), serial: 1 })
+        Ok(Self {
+            origin,
+            dns_addresses,
+            labels,
+            view: DnsView::default(),
+            reverse: HashMap::new(),
+            serial: 1,
+        })
     }
 
     /// The view that answers are made from.
@@ -112,7 +119,7 @@ impl Zone {
                 vec![record(name, RData::TXT(TXT::new(vec![SPECIFICATION.to_owned()])))]
             }),
             ["dns"] | ["svc"] | ["pod"] => Answer::NoData,
-            ["ns", "dns"] => addresses(name, kind, self.dns_address),
+            ["ns", "dns"] => addresses(name, kind, self.dns_addresses.iter().copied()),
             [namespace, "svc" | "pod"] => self.namespace_exists(namespace),
             [host, namespace, "pod"] => self.pod(name, kind, host, namespace),
             [rest @ .., service, namespace, "svc"] => {

@@ -96,13 +96,16 @@ pub(crate) fn prepare(plan: &Plan, node: NodeNumber) -> Result<()> {
     let config = CONTAINERD_CONFIG.replace("SNAPSHOTTER", snapshotter);
     write_whole(&root.join("etc/containerd/config.toml"), config.as_bytes())?;
     write_whole(&root.join("etc/hostname"), format!("{}\n", node.name()).as_bytes())?;
-    write_whole(
-        &root.join("etc/hosts"),
-        format!("127.0.0.1 localhost\n{} {}\n", node.address(), node.name()).as_bytes(),
-    )?;
+    write_whole(&root.join("etc/hosts"), hosts(plan, node).as_bytes())?;
     // No resolver: a lab node reaches nothing outside, and a lookup that fails at once says so.
     write_whole(&root.join("etc/resolv.conf"), b"")?;
     write_whole(&plan.node_dir(node).join("node.json"), &serde_json::to_vec_pretty(&plan.node_file(node))?)
+}
+
+fn hosts(plan: &Plan, node: NodeNumber) -> String {
+    let own = plan.families.node(node).into_iter().map(|(ip, _)| format!("{ip} {}\n", node.name()));
+    let v6 = if plan.families.has_v6() { "::1 localhost ip6-localhost\n" } else { "" };
+    format!("127.0.0.1 localhost\n{v6}{}", own.collect::<String>())
 }
 
 /// overlayfs cannot be stacked on overlayfs, which is what a container's own files are on.

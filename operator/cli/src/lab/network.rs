@@ -1,6 +1,7 @@
 //! The lab's network: a router namespace with a bridge, a namespace with `eth0` for each node, and no
 //! default route anywhere, so that nothing of the lab can leave the machine.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,7 +12,6 @@ use super::process::run_line;
 
 const NETNS_DIR: &str = "/run/netns";
 const BRIDGE: &str = "br0";
-const ROUTER_ADDRESS: &str = "10.89.0.1/24";
 
 fn path(name: &str) -> PathBuf {
     Path::new(NETNS_DIR).join(name)
@@ -28,12 +28,11 @@ pub(crate) fn ensure_router(plan: &Plan) -> Result<()> {
     for step in [
         "link set lo up".to_owned(),
         format!("link add {BRIDGE} type bridge"),
-        format!("address add {ROUTER_ADDRESS} dev {BRIDGE}"),
         format!("link set {BRIDGE} up"),
     ] {
         run_line(&format!("ip -n {router} {step}"))?;
     }
-    Ok(())
+    add_addresses(&router, BRIDGE, &plan.families.router())
 }
 
 /// Makes a node's namespace anew, as a machine that is switched on has a fresh one.
@@ -47,10 +46,18 @@ pub(crate) fn make_node(plan: &Plan, node: NodeNumber) -> Result<()> {
         format!("-n {netns} link set lo up"),
         format!("-n {netns} link add eth0 type veth peer name {port} netns {router}"),
         format!("-n {router} link set {port} master {BRIDGE} up"),
-        format!("-n {netns} address add {}/24 dev eth0", node.address()),
         format!("-n {netns} link set eth0 up"),
     ] {
         run_line(&format!("ip {step}"))?;
+    }
+    add_addresses(&netns, "eth0", &plan.families.node(node))
+}
+
+/// Addresses that are there at once: nobody else in the lab can have them, so nothing is to be detected.
+fn add_addresses(netns: &str, device: &str, addresses: &[(IpAddr, u8)]) -> Result<()> {
+    for (ip, length) in addresses {
+        let flags = if ip.is_ipv6() { " nodad" } else { "" };
+        run_line(&format!("ip -n {netns} address add {ip}/{length} dev {device}{flags}"))?;
     }
     Ok(())
 }

@@ -4,16 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use super::address::{Families, join};
 use crate::init::node_file::{Machine, NodeFile, Service};
 
 /// The API server's port on its node.
 pub(crate) const API_PORT: u16 = 6443;
-/// Pod and Service ranges, and the cluster's DNS address.
-pub(crate) const CLUSTER_CIDR: &str = "10.244.0.0/16";
-/// The Service range.
-pub(crate) const SERVICE_CIDR: &str = "10.96.0.0/16";
-/// The kube-dns Service.
-pub(crate) const CLUSTER_DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// Where the bootstrap credential lies on a node.
 pub(crate) const BOOTSTRAP: &str = "/etc/skep/bootstrap.kubeconfig";
 /// The control plane's folder on its node.
@@ -59,6 +54,9 @@ pub(crate) struct Plan {
     pub(crate) store: Store,
     /// The API server's port on the host's loopback.
     pub(crate) api_port: u16,
+    /// The address families.
+    #[serde(default)]
+    pub(crate) families: Families,
     /// The cluster's folder.
     pub(crate) dir: PathBuf,
 }
@@ -76,11 +74,6 @@ impl NodeNumber {
     /// The number in a node's name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         name.strip_prefix("node-")?.parse().ok().filter(|number| (1..=MAX_NODES).contains(number)).map(Self)
-    }
-
-    /// The node's address on the lab's network.
-    pub(crate) fn address(self) -> Ipv4Addr {
-        Ipv4Addr::new(10, 89, 0, 10 + self.0)
     }
 
     /// Whether the control plane runs here.
@@ -132,9 +125,9 @@ impl Plan {
             if self.store == Store::Etcd {
                 services.push(etcd());
             }
-            services.push(control_plane(node, self.store));
+            services.push(control_plane(node, self.store, self.families));
         }
-        services.push(kubelet(node));
+        services.push(kubelet(node, self.families));
         NodeFile {
             name: node.name(),
             machine: Some(self.machine(node)),
@@ -184,24 +177,31 @@ fn etcd() -> Service {
     service("etcd", command(&line))
 }
 
-fn control_plane(node: NodeNumber, store: Store) -> Service {
+fn control_plane(node: NodeNumber, store: Store, families: Families) -> Service {
+    // Clients of the second family, which is not advertised, reach it as well.
+    let others = families.node(node).into_iter().skip(1).map(|(ip, _)| format!(" --extra-san {ip}"));
     let line = format!(
-        "{BIN_DIR}/skep-controlplane --data-dir {CONTROL_PLANE_DIR} --store {} --bind 0.0.0.0:{API_PORT} \
-         --listen-fd 0 --advertise-address {} --service-cidr {SERVICE_CIDR} --cluster-cidr {CLUSTER_CIDR} \
-         --roles apiserver,scheduler,controllers --extra-san 127.0.0.1",
+        "{BIN_DIR}/skep-controlplane --data-dir {CONTROL_PLANE_DIR} --store {} --bind {} \
+         --listen-fd 0 --advertise-address {} --service-cidr {} --cluster-cidr {} \
+         --roles apiserver,scheduler,controllers --extra-san 127.0.0.1{}",
         store.argument(),
-        node.address(),
+        SocketAddr::new(families.any(), API_PORT),
+        families.primary(node),
+        families.service_cidr(),
+        families.cluster_cidr(),
+        others.collect::<String>(),
     );
     Service { listener: true, ..service("controlplane", command(&line)) }
 }
 
-fn kubelet(node: NodeNumber) -> Service {
+fn kubelet(node: NodeNumber, families: Families) -> Service {
     let line = format!(
         "{BIN_DIR}/skep-kubelet --node-name {} --node-ip {} --bootstrap-kubeconfig {BOOTSTRAP} \
-         --root-dir /var/lib/kubelet --cri {CONTAINERD} --cluster-dns {CLUSTER_DNS} --cluster-domain cluster.local \
+         --root-dir /var/lib/kubelet --cri {CONTAINERD} --cluster-dns {} --cluster-domain cluster.local \
          --capacity cpu=2,memory=4Gi,pods=110",
         node.name(),
-        node.address(),
+        join(families.node(node).into_iter().map(|(ip, _)| ip)),
+        join(families.dns()),
     );
     Service { needs: vec![BOOTSTRAP.into()], ..service("kubelet", command(&line)) }
 }
@@ -211,7 +211,8 @@ mod tests {
     use super::*;
 
     fn plan(store: Store) -> Plan {
-        Plan { prefix: "skep".into(), nodes: 3, store, api_port: 7443, dir: "/lab".into() }
+        let families = Families::Ipv4;
+        Plan { prefix: "skep".into(), nodes: 3, store, api_port: 7443, families, dir: "/lab".into() }
     }
 
     fn names(file: &NodeFile) -> Vec<&str> {
@@ -242,7 +243,16 @@ mod tests {
     #[test]
     fn node_names_and_numbers_are_one() {
         assert_eq!(NodeNumber::parse("node-3"), Some(NodeNumber(3)));
-        assert_eq!(NodeNumber(3).address().to_string(), "10.89.0.13");
         assert!(["node-0", "node-x", "3", "node-201"].iter().all(|name| NodeNumber::parse(name).is_none()));
+    }
+
+    #[test]
+    fn every_part_is_told_of_both_families() {
+        let file = Plan { families: Families::Dual, ..plan(Store::Embedded) }.node_file(NodeNumber(1));
+        let holds = |service: usize, word: &str| file.services[service].command.contains(&word.to_owned());
+        for word in ["[::]:6443", "10.89.0.11", "fd00:89::11", "10.96.0.0/16,fd00:96::/112"] {
+            assert!(holds(1, word), "{word}: {:?}", file.services[1].command);
+        }
+        assert!(holds(2, "10.89.0.11,fd00:89::11") && holds(2, "10.96.0.10,fd00:96::a"));
     }
 }

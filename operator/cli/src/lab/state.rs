@@ -82,6 +82,7 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::address::Families;
     use crate::lab::plan::Store;
 
     #[test]
@@ -106,9 +107,18 @@ mod tests {
             nodes: 2,
             store: Store::Etcd,
             api_port: 1,
+            families: Families::Dual,
             dir: dir.path().to_owned(),
         };
         save(&plan).unwrap();
         assert_eq!(load(dir.path()).unwrap(), Some(plan));
+    }
+
+    #[test]
+    fn a_record_from_before_there_were_families_is_of_ipv4() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"prefix": "p", "nodes": 2, "store": "etcd", "api_port": 1, "dir": "/d"}"#;
+        fs::write(plan_file(dir.path()), text).unwrap();
+        assert_eq!(load(dir.path()).unwrap().unwrap().families, Families::Ipv4);
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use super::images::IMAGES;
+use crate::lab::address::Families;
 use crate::lab::plan::{Plan, Store};
 use crate::lab::{cgroup, network};
 
@@ -34,6 +35,14 @@ pub(crate) fn need_programs(store: Store) -> Result<()> {
     let names: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
     let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
     bail!("not installed: {}. On Debian: apt-get install {}", names.join(", "), packages.join(" "))
+}
+
+/// Refuses IPv6 where the kernel has none.
+pub(crate) fn need_families(families: Families) -> Result<()> {
+    if families.has_v6() && !Path::new("/proc/sys/net/ipv6").exists() {
+        bail!("this kernel has no IPv6 (ipv6.disable=1?): boot it with IPv6, or leave --ip-family out");
+    }
+    Ok(())
 }
 
 /// Where a program is, among the folders that nodes see.

@@ -34,7 +34,7 @@ fn view() -> DnsView {
 }
 
 fn zone() -> Zone {
-    let mut zone = Zone::new("cluster.local", None).unwrap();
+    let mut zone = Zone::new("cluster.local", Vec::new()).unwrap();
     zone.replace(view());
     zone
 }
@@ -159,7 +159,7 @@ fn the_reverse_index_follows_changes_as_if_built_anew() {
         }]),
     );
     changed.replace(next.clone());
-    let mut fresh = Zone::new("cluster.local", None).unwrap();
+    let mut fresh = Zone::new("cluster.local", Vec::new()).unwrap();
     fresh.replace(next);
     assert_eq!(changed.reverse, fresh.reverse);
 }
