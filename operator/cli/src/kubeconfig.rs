@@ -48,6 +48,13 @@ pub(crate) async fn client(path: Option<&Path>) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
+/// A client for a user's question: `--kubeconfig`, KUBECONFIG, else the local cluster's, else the usual places.
+pub(crate) async fn user_client(given: Option<&Path>) -> Result<Client> {
+    let local = Path::new(".skep/kubeconfig");
+    let use_local = given.is_none() && std::env::var_os("KUBECONFIG").is_none() && local.exists();
+    client(if use_local { Some(local) } else { given }).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,13 +2,14 @@
 //!
 //! [`gather`] asks the API server, [`report`] judges (pure), [`screen`] shows.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 
 use crate::terminal::print;
 
+mod balancing;
 mod gather;
 mod report;
 mod screen;
@@ -35,11 +36,7 @@ pub(crate) enum Output {
 
 /// Prints the state; the exit code says whether all is well.
 pub(crate) async fn status(options: &Status) -> Result<ExitCode> {
-    let local = Path::new(".skep/kubeconfig");
-    let use_local =
-        options.kubeconfig.is_none() && std::env::var_os("KUBECONFIG").is_none() && local.exists();
-    let path = if use_local { Some(local) } else { options.kubeconfig.as_deref() };
-    let client = crate::kubeconfig::client(path).await?;
+    let client = crate::kubeconfig::user_client(options.kubeconfig.as_deref()).await?;
     let report = report::judge(gather::gather(&client).await);
     match options.output {
         Output::Screen => print(&screen::show(&report)),

@@ -5,9 +5,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 
-use crate::up::wait::http_get;
+use crate::agent::{Answers, ask_agents};
+use crate::up::wait::{http_get, node_is_ready};
 
 /// How long one question may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -25,6 +26,8 @@ pub(crate) struct Facts {
     pub(crate) pods: Result<Vec<Pod>, String>,
     /// The agents' objects.
     pub(crate) agents: Result<Vec<DynamicObject>, String>,
+    /// What each agent says of Service load balancing.
+    pub(crate) balancing: Answers,
 }
 
 /// Asks everything at once.
@@ -42,13 +45,29 @@ pub(crate) async fn gather(client: &Client) -> Facts {
         answer(pods.list(&all)),
         answer(agents.list(&all)),
     );
+    let (nodes, pods) = (nodes.map(|list| list.items), pods.map(|list| list.items));
     Facts {
         checks,
         version: version.map(|version| version.git_version),
-        nodes: nodes.map(|list| list.items),
-        pods: pods.map(|list| list.items),
+        balancing: balancing(client, &nodes, &pods).await,
+        nodes,
+        pods,
         agents: agents.map(|list| list.items),
     }
+}
+
+/// Asks the agents' pods themselves: what changes with every connection is no part of an object.
+async fn balancing(
+    client: &Client,
+    nodes: &Result<Vec<Node>, String>,
+    pods: &Result<Vec<Pod>, String>,
+) -> Answers {
+    let (Ok(nodes), Ok(pods)) = (nodes, pods) else { return Answers::new() };
+    let is_agent = |pod: &&Pod| pod.labels().get("k8s-app").is_some_and(|app| app == "skep-agent");
+    let agents: Vec<Pod> = pods.iter().filter(is_agent).cloned().collect();
+    // A node that is off would keep the question waiting, and is a problem of its own.
+    let ready = nodes.iter().filter(|node| node_is_ready(node)).map(ResourceExt::name_any).collect();
+    ask_agents(client, ready, &agents, &["status"]).await
 }
 
 /// The verbose form comes as text also when a check fails, with the status 500.

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::core::DynamicObject;
 use serde::{Deserialize, Serialize};
 
+use super::balancing::{self, Balancing};
 use super::gather::Facts;
 use crate::up::wait::{is_ready, node_is_ready};
 
@@ -28,6 +29,8 @@ pub(crate) struct Report {
     pub(crate) operator: Count,
     /// What is wrong.
     pub(crate) problems: Vec<Problem>,
+    /// What is worth knowing, but not wrong.
+    pub(crate) notes: Vec<Problem>,
 }
 
 /// One check of the control plane.
@@ -67,6 +70,8 @@ pub(crate) struct NodeReport {
     pub(crate) proxy: String,
     /// What the agent says of its data path.
     pub(crate) datapath: Option<Datapath>,
+    /// What it says of Service load balancing.
+    pub(crate) balancing: Option<Balancing>,
 }
 
 /// What an agent publishes.
@@ -129,6 +134,7 @@ pub(crate) fn judge(facts: Facts) -> Report {
         Ok(pods) => judge_pods(&mut report, &pods),
         Err(reason) => unanswered(&mut report, "pods", &reason),
     }
+    balancing::judge(&mut report, facts.balancing);
     report
 }
 
@@ -184,6 +190,7 @@ fn judge_node(report: &mut Report, node: &Node) {
         agent: "none".into(),
         proxy: "none".into(),
         datapath: None,
+        balancing: None,
     };
     if !entry.ready {
         let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
@@ -317,6 +324,7 @@ mod tests {
                 pod("skep-operator", "node-1", "True"),
             ]),
             agents: Ok(vec![agent("node-1", &[])]),
+            balancing: crate::agent::Answers::new(),
         }
     }
 
@@ -358,6 +366,7 @@ mod tests {
             nodes: Err("x".into()),
             pods: Err("x".into()),
             agents: Err("x".into()),
+            balancing: crate::agent::Answers::new(),
         });
         assert_eq!(report.problems.len(), 1, "{:?}", report.problems);
     }

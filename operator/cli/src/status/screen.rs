@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::report::{NodeReport, Report};
+use super::balancing;
+use super::report::{NodeReport, Problem, Report};
 use crate::terminal::table;
 
 /// The screen.
@@ -11,7 +12,9 @@ pub(crate) fn show(report: &Report) -> String {
     if !report.nodes.is_empty() {
         parts.push(nodes(report));
         parts.push(programs(report));
+        parts.push(balancing::show(&report.nodes));
     }
+    parts.push(notes(report));
     parts.push(problems(report));
     parts.retain(|part| !part.is_empty());
     parts.join("\n\n")
@@ -78,7 +81,14 @@ fn problems(report: &Report) -> String {
     if report.is_healthy() {
         return "no problems".into();
     }
-    let lines =
-        report.problems.iter().map(|problem| format!("problem: {}\n   try: {}", problem.what, problem.hint));
-    lines.collect::<Vec<_>>().join("\n")
+    lines("problem", &report.problems)
+}
+
+fn notes(report: &Report) -> String {
+    lines("note", &report.notes)
+}
+
+fn lines(word: &str, all: &[Problem]) -> String {
+    let line = |problem: &Problem| format!("{word}: {}\n   try: {}", problem.what, problem.hint);
+    all.iter().map(line).collect::<Vec<_>>().join("\n")
 }
