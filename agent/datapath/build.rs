@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const OBJECTS: [&str; 5] = ["sock", "pod", "overlay", "host", "limits"];
+const OBJECTS: [&str; 7] = ["sock", "pod", "overlay", "host", "uplink", "xdp", "limits"];
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-env-changed=SKEP_BPF_DIR");

@@ -14,7 +14,9 @@ use std::{
 use aya::programs::{
     ProgramError, SchedClassifier, TcAttachType,
     links::{FdLink, LinkOrder},
-    tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
+    tc::{
+        NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcHandle, qdisc_add_clsact,
+    },
 };
 use skep_abi::programs::Classifier;
 use tracing::{info, warn};
@@ -33,6 +35,10 @@ pub enum AttachKind {
     Clsact,
     /// A link to a cgroup.
     CgroupLink,
+    /// A link to a device, before the stack, in the driver.
+    XdpNative,
+    /// A link to a device, before the stack, where the driver has no support.
+    XdpGeneric,
 }
 
 impl AttachKind {
@@ -43,6 +49,8 @@ impl AttachKind {
             AttachKind::Tcx => "tcx",
             AttachKind::Clsact => "clsact",
             AttachKind::CgroupLink => "cgroup-link",
+            AttachKind::XdpNative => "xdp-native",
+            AttachKind::XdpGeneric => "xdp-generic",
         }
     }
 }
@@ -96,7 +104,7 @@ impl Attacher {
             kind,
             adopted,
         };
-        let path = self.pin_path(classifier, ifindex);
+        let path = self.pin_path(classifier.name, ifindex);
         if self.tcx.load(Ordering::Relaxed) {
             match self.attach_tcx(program, classifier, &device, &path) {
                 Ok(adopted) => return Ok(report(AttachKind::Tcx, adopted)),
@@ -112,14 +120,36 @@ impl Attacher {
         Ok(report(AttachKind::Clsact, adopted))
     }
 
-    /// Removes both programs of a pod's device; a device that is already gone has taken them with it.
+    /// Puts a loaded program on a device that has none of ours; `None` where an older one is, which stays, or where the
+    /// kernel refuses: the caller attaches again later and learns why.
+    pub(crate) fn attach_new(
+        &self,
+        program: &mut SchedClassifier,
+        classifier: &'static Classifier,
+        ifindex: u32,
+    ) -> Result<Option<AttachReport>, DatapathError> {
+        if sys::open_pin(&self.pin_path(classifier.name, ifindex)).is_ok() {
+            return Ok(None);
+        }
+        if self.tcx.load(Ordering::Relaxed) {
+            return self.attach(program, classifier, ifindex).map(Some);
+        }
+        let device = device_name(ifindex)?;
+        if add_clsact(program, classifier, &device).is_err() {
+            return Ok(None);
+        }
+        let (program, kind) = (classifier.name, AttachKind::Clsact);
+        Ok(Some(AttachReport { program, target: device, ifindex, kind, adopted: false }))
+    }
+
+    /// Removes programs of a device; a device that is already gone has taken them with it.
     pub(crate) fn detach(
         &self,
         classifiers: &[&'static Classifier],
         ifindex: u32,
     ) -> Result<(), DatapathError> {
         for classifier in classifiers {
-            remove_pin(&self.pin_path(classifier, ifindex))?;
+            remove_pin(&self.pin_path(classifier.name, ifindex))?;
             if let Ok(device) = device_name(ifindex)
                 && let Ok(link) = clsact_link(&device, classifier)
             {
@@ -133,11 +163,11 @@ impl Attacher {
     /// Puts new programs behind every pinned link, and removes the pins of devices that are gone.
     pub(crate) fn adopt<F>(&self, mut program: F) -> Result<Vec<AttachReport>, DatapathError>
     where
-        F: FnMut(&str) -> Option<(&'static Classifier, std::os::fd::OwnedFd)>,
+        F: FnMut(&str) -> Option<(&'static str, AttachKind, std::os::fd::OwnedFd)>,
     {
         let mut reports = Vec::new();
         for (path, name, ifindex) in self.pinned()? {
-            let Some((classifier, fd)) = program(&name) else {
+            let Some((program, kind, fd)) = program(&name) else {
                 warn!(link = %path.display(), "pinned link of an unknown program: left alone");
                 continue;
             };
@@ -148,13 +178,7 @@ impl Attacher {
                 continue;
             }
             let target = device_name(ifindex).unwrap_or_else(|_| ifindex.to_string());
-            reports.push(AttachReport {
-                program: classifier.name,
-                target,
-                ifindex,
-                kind: AttachKind::Tcx,
-                adopted: true,
-            });
+            reports.push(AttachReport { program, target, ifindex, kind, adopted: true });
         }
         Ok(reports)
     }
@@ -190,11 +214,13 @@ impl Attacher {
         })
     }
 
-    fn pin_path(&self, classifier: &Classifier, ifindex: u32) -> PathBuf {
-        self.links.join(format!("{}-{ifindex}", classifier.name))
+    /// Where the link of a program to a device is pinned.
+    pub(crate) fn pin_path(&self, program: &str, ifindex: u32) -> PathBuf {
+        self.links.join(format!("{program}-{ifindex}"))
     }
 
-    fn pinned(&self) -> Result<Vec<(PathBuf, String, u32)>, DatapathError> {
+    /// Pinned links: path, program, device.
+    pub(crate) fn pinned(&self) -> Result<Vec<(PathBuf, String, u32)>, DatapathError> {
         let failed = |source| DatapathError::File { action: "cannot list", path: self.links.clone(), source };
         let mut found = Vec::new();
         for entry in fs::read_dir(&self.links).map_err(failed)? {
@@ -227,22 +253,39 @@ fn attach_clsact(
 ) -> Result<bool, DatapathError> {
     let existing =
         clsact_link(device, classifier).map_err(|source| DatapathError::NoInterface { ifindex, source })?;
-    let (id, adopted) = match program.attach_to_link(existing) {
-        Ok(id) => (id, true),
-        Err(_no_filter_yet) => {
-            // The queueing discipline may be there already, ours or somebody else's: attaching decides.
-            let _already_there = qdisc_add_clsact(device);
-            let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
-            let id = program
-                .attach_with_options(device, attach_type(classifier), TcAttachOptions::Netlink(options))
-                .map_err(|source| program_error(classifier, device, source))?;
-            (id, false)
-        }
+    let Ok(id) = program.attach_to_link(existing) else {
+        add_clsact(program, classifier, device)?;
+        return Ok(false);
     };
+    keep(program, classifier, device, id)?;
+    Ok(true)
+}
+
+/// Adds our filter where there is none; an error where there is one.
+fn add_clsact(
+    program: &mut SchedClassifier,
+    classifier: &'static Classifier,
+    device: &str,
+) -> Result<(), DatapathError> {
+    // The queueing discipline may be there already, ours or somebody else's: attaching decides.
+    let _already_there = qdisc_add_clsact(device);
+    let options = NlOptions { priority: PRIORITY, handle: HANDLE, classid: None };
+    let id = program
+        .attach_with_options(device, attach_type(classifier), TcAttachOptions::Netlink(options))
+        .map_err(|source| program_error(classifier, device, source))?;
+    keep(program, classifier, device, id)
+}
+
+/// A netlink link detaches when dropped; the filter has to outlive this process.
+fn keep(
+    program: &mut SchedClassifier,
+    classifier: &Classifier,
+    device: &str,
+    id: SchedClassifierLinkId,
+) -> Result<(), DatapathError> {
     let link = program.take_link(id).map_err(|source| program_error(classifier, device, source))?;
-    // A netlink link detaches when dropped; the filter has to outlive this process.
     std::mem::forget(link);
-    Ok(adopted)
+    Ok(())
 }
 
 fn lacks_tcx(error: &DatapathError) -> bool {

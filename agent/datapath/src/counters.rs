@@ -38,6 +38,14 @@ pub(crate) fn read(map: &Arc<RawMap>, cpus: usize) -> Result<Vec<CounterRow>, Ta
     Ok(rows)
 }
 
+/// How often programs have counted at an index that is no hook's.
+pub(crate) fn packets(map: &RawMap, index: u32, cpus: usize) -> Result<u64, TableError> {
+    let values = map
+        .get_per_cpu::<Counter>(index, cpus)
+        .map_err(|source| TableError::Kernel { table: skep_abi::maps::COUNTERS.name, source })?;
+    Ok(values.iter().map(|value| value.packets).sum())
+}
+
 fn sum(hook: Hook, reason: Option<DropReason>, values: &[Counter]) -> Option<CounterRow> {
     let packets = values.iter().map(|value| value.packets).sum();
     let bytes = values.iter().map(|value| value.bytes).sum();

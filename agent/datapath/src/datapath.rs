@@ -5,36 +5,38 @@ use std::{
     net::IpAddr,
     os::fd::AsFd,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    programs::{CgroupSockAddr, Program, ProgramError, SchedClassifier},
-};
+use aya::programs::{CgroupSockAddr, SchedClassifier, Xdp};
 use skep_abi::{
-    NodeConfig, maps,
-    node::NODE_CONFIG,
+    V4, V6, maps,
     programs::{self, Classifier},
 };
-use skep_model::{FrontendAddress, IpCidr};
-use tracing::info;
+use skep_model::IpCidr;
+use tracing::{info, warn};
 
 use crate::{
-    attach::{AttachReport, Attacher},
+    attach::{AttachKind, AttachReport, Attacher, remove_pin},
     cgroup,
+    codec::{Backends, Endpoints, Ipcache, Maglev, Services, Sources},
     config::DatapathConfig,
-    conntrack::{self, CtEntry, GcReport, Timeouts},
-    counters::{self, CounterRow},
     error::DatapathError,
-    events::EventReader,
-    kernel::{Backends4, Endpoints4, Ipcache4, KernelTable, Services4},
-    objects,
-    pins::PinnedMaps,
-    rows::{BackendAddress, BackendSlot, Endpoint, Frontend, Peer},
+    kernel::{DualTable, KernelTable},
+    load::Objects,
+    pins::{MapReport, PinnedMaps},
+    rows::{
+        BackendAddress, BackendSlot, Endpoint, Frontend, FrontendKey, MaglevChunk, MaglevKey, Peer,
+        SourceRange,
+    },
     sys,
     table::MapTable,
     test_run::{self, TestOutcome, TestPacket},
+    upkeep::Upkeep,
+    xdp::{self, XdpMode},
 };
 
 /// The typed tables that desired state is reconciled into.
@@ -45,9 +47,42 @@ pub struct Tables {
     /// Who is behind a prefix.
     pub ipcache: Arc<dyn MapTable<IpCidr, Peer>>,
     /// Frontends of Services.
-    pub frontends: Arc<dyn MapTable<FrontendAddress, Frontend>>,
-    /// Slots of frontends.
+    pub frontends: Arc<dyn MapTable<FrontendKey, Frontend>>,
+    /// Slots of sets.
     pub backends: Arc<dyn MapTable<BackendSlot, BackendAddress>>,
+    /// Maglev tables of sets, in parts.
+    pub maglev: Arc<dyn MapTable<MaglevKey, MaglevChunk>>,
+    /// Which outside clients a set admits.
+    pub sources: Arc<dyn MapTable<SourceRange, ()>>,
+}
+
+impl Tables {
+    fn on(maps: &PinnedMaps) -> Result<Self, DatapathError> {
+        let get = |spec| maps.get(spec);
+        Ok(Self {
+            endpoints: Arc::new(DualTable::<Endpoints<V4>, Endpoints<V6>>::new(
+                get(&maps::ENDPOINTS4)?,
+                get(&maps::ENDPOINTS6)?,
+            )),
+            ipcache: Arc::new(DualTable::<Ipcache<V4>, Ipcache<V6>>::new(
+                get(&maps::IPCACHE4)?,
+                get(&maps::IPCACHE6)?,
+            )),
+            frontends: Arc::new(DualTable::<Services<V4>, Services<V6>>::new(
+                get(&maps::SERVICES4)?,
+                get(&maps::SERVICES6)?,
+            )),
+            backends: Arc::new(DualTable::<Backends<V4>, Backends<V6>>::new(
+                get(&maps::BACKENDS4)?,
+                get(&maps::BACKENDS6)?,
+            )),
+            maglev: Arc::new(KernelTable::<Maglev>::new(get(&maps::MAGLEV)?)),
+            sources: Arc::new(DualTable::<Sources<V4>, Sources<V6>>::new(
+                get(&maps::SOURCES4)?,
+                get(&maps::SOURCES6)?,
+            )),
+        })
+    }
 }
 
 /// The node's programs and maps.
@@ -70,65 +105,103 @@ pub struct Tables {
 ///   `skep_host` and `skep_vxlan`.
 /// - Packets between this node's pods and other nodes' addresses travel in the tunnel both ways, so that the outer
 ///   source can be checked; host-to-host traffic does not.
+/// - Uplinks: [`Datapath::attach_uplink`] on each device that outside clients reach the node through, and where it is
+///   wanted [`Datapath::attach_xdp`]. `forwarding` must be on there for packets that leave the node by its routes.
+/// - IPv6: the routes of pods and Services go `via` a link-local address on `skep_host` with a permanent neighbour, the
+///   link-layer address of `skep_net`; pods and their gateway know each other by permanent neighbours, too.
 pub struct Datapath {
     config: DatapathConfig,
-    maps: PinnedMaps,
-    objects: Mutex<Vec<(&'static str, Ebpf)>>,
+    pub(crate) maps: PinnedMaps,
+    objects: Objects,
     attacher: Attacher,
     reports: Mutex<Vec<AttachReport>>,
     tables: Tables,
+    /// Programs of before run on; ours wait until their tables are filled.
+    waiting: AtomicBool,
+    deferred: Mutex<Vec<Deferred>>,
+    pub(crate) upkeep: Upkeep,
 }
 
-struct PlainConfig(NodeConfig);
-
-impl PlainConfig {
-    fn bytes(&self) -> &[u8] {
-        let start = std::ptr::from_ref(&self.0).cast::<u8>();
-        // SAFETY: NodeConfig is Plain: every byte is initialised.
-        unsafe { std::slice::from_raw_parts(start, size_of::<NodeConfig>()) }
-    }
+/// An attachment that would replace a program whose tables are still the full ones.
+enum Deferred {
+    Classifier(&'static Classifier, u32),
+    Sock(PathBuf),
+    Xdp(u32, XdpMode),
 }
 
 const POD: &[&Classifier] = &[&programs::FROM_POD, &programs::TO_POD];
+const UPLINK: &[&Classifier] = &[&programs::FROM_UPLINK, &programs::TO_UPLINK];
 
 impl Datapath {
-    /// Opens the data path: adopts or creates the pinned maps, loads the programs, and puts them behind every link
-    /// that an earlier process left pinned. Traffic is not interrupted; when anything fails, the old programs go on.
+    /// Opens the data path: adopts, migrates or creates the pinned maps, loads the programs, and puts them behind every
+    /// link that an earlier process left pinned. Traffic is not interrupted; when anything fails, the old programs go on.
     ///
-    /// A debt: a table whose size or layout differs from what is pinned (conntrack aside) is made anew and empty, and
-    /// traffic that needs it stops until the caller has filled it. Its rows should be copied, or the new programs be
-    /// put in place only then.
+    /// When a table had to be built anew (see [`Datapath::map_reports`]), the old programs go on with the old maps until
+    /// the caller has filled the new ones and says so with [`Datapath::synced`]. Devices that have no program yet are
+    /// attached at once even so.
     ///
     /// # Errors
     /// When there are no compiled programs, without root, or when the kernel refuses.
     pub fn open(config: DatapathConfig) -> Result<Self, DatapathError> {
         sys::lift_memory_limit();
         let folders = Folders::create(&config.pin_root)?;
-        let maps = PinnedMaps::open(&folders.maps, &config.sizes)?;
-        for (map, origin) in maps.origins() {
-            info!(map, ?origin, "map opened");
+        let maps = PinnedMaps::open(&folders.maps, &config.sizes, config.node.families())?;
+        for report in maps.reports() {
+            info!(map = report.map, origin = ?report.origin, carried = report.carried, "map opened");
         }
-        let mut loaded = Vec::with_capacity(programs::OBJECTS.len());
-        for name in programs::OBJECTS {
-            loaded.push((*name, load(name, &config, &folders.maps)?));
-        }
-        let tables = Tables {
-            endpoints: Arc::new(KernelTable::<Endpoints4>::new(maps.get(&maps::ENDPOINTS4)?)),
-            ipcache: Arc::new(KernelTable::<Ipcache4>::new(maps.get(&maps::IPCACHE4)?)),
-            frontends: Arc::new(KernelTable::<Services4>::new(maps.get(&maps::SERVICES4)?)),
-            backends: Arc::new(KernelTable::<Backends4>::new(maps.get(&maps::BACKENDS4)?)),
-        };
+        let objects = Objects::load(&config, &maps)?;
+        let tables = Tables::on(&maps)?;
         let attacher = Attacher::new(folders.links, config.force_clsact);
+        let waiting = maps.needs_rows();
         let datapath = Self {
             config,
             maps,
-            objects: Mutex::new(loaded),
+            objects,
             attacher,
-            reports: Mutex::new(Vec::new()),
+            reports: Mutex::default(),
             tables,
+            waiting: AtomicBool::new(waiting),
+            deferred: Mutex::default(),
+            upkeep: Upkeep::default(),
         };
-        datapath.adopt()?;
+        if waiting {
+            warn!(
+                "tables were built anew: programs on devices go on with the old ones until these are filled"
+            );
+        } else {
+            datapath.adopt()?;
+        }
         Ok(datapath)
+    }
+
+    /// The caller has filled every table: programs that had to wait for that are put in place. Does nothing when none
+    /// had to. Runs on a thread in the node's network namespace.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program; the others are in place then, and calling again tries the rest.
+    pub fn synced(&self) -> Result<(), DatapathError> {
+        if !self.waiting.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.adopt()?;
+        self.waiting.store(false, Ordering::Release);
+        let deferred = std::mem::take(&mut *lock(&self.deferred));
+        let mut first_error = Ok(());
+        for attachment in deferred {
+            let result = match &attachment {
+                Deferred::Classifier(classifier, ifindex) => self.attach(classifier, *ifindex),
+                Deferred::Sock(cgroup) => self.attach_sock(cgroup),
+                Deferred::Xdp(ifindex, mode) => self.attach_xdp_as(*ifindex, *mode).map(drop),
+            };
+            first_error = first_error.and(result);
+        }
+        first_error
+    }
+
+    /// What became of each map when the data path was opened.
+    #[must_use]
+    pub fn map_reports(&self) -> Vec<MapReport> {
+        self.maps.reports()
     }
 
     /// The tables.
@@ -151,10 +224,7 @@ impl Datapath {
     /// # Errors
     /// When a pin cannot be removed.
     pub fn detach_pod(&self, ifindex: u32) -> Result<(), DatapathError> {
-        self.attacher.detach(POD, ifindex)?;
-        let of_pod = |report: &AttachReport| POD.iter().any(|classifier| classifier.name == report.program);
-        lock(&self.reports).retain(|report| report.ifindex != ifindex || !of_pod(report));
-        Ok(())
+        self.detach(POD, ifindex)
     }
 
     /// Interface indexes that have a pod's programs attached, as far as this process knows.
@@ -188,6 +258,63 @@ impl Datapath {
         self.attach(&programs::FROM_HOST, net_ifindex)
     }
 
+    /// Attaches both programs to a device that outside clients reach the node through.
+    ///
+    /// # Errors
+    /// When the interface does not exist in this namespace or the kernel refuses.
+    pub fn attach_uplink(&self, ifindex: u32) -> Result<(), DatapathError> {
+        self.attach(&programs::FROM_UPLINK, ifindex)?;
+        self.attach(&programs::TO_UPLINK, ifindex)
+    }
+
+    /// Detaches an uplink's programs, the one before the stack included; a device that is gone is fine.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
+    pub fn detach_uplink(&self, ifindex: u32) -> Result<(), DatapathError> {
+        self.detach_xdp(ifindex)?;
+        self.detach(UPLINK, ifindex)
+    }
+
+    /// Attaches the program that sees a device's packets before the stack, in the driver. The classifiers of the uplink
+    /// are needed beside it. A refusal leaves everything as it was.
+    ///
+    /// # Errors
+    /// When the kernel or the driver refuses, or the object does not load on this kernel: the error says why.
+    pub fn attach_xdp(&self, ifindex: u32) -> Result<XdpMode, DatapathError> {
+        self.attach_xdp_as(ifindex, XdpMode::Native)
+    }
+
+    /// As [`Datapath::attach_xdp`], in a mode of the caller's choice.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn attach_xdp_as(&self, ifindex: u32, mode: XdpMode) -> Result<XdpMode, DatapathError> {
+        let pin = self.attacher.pin_path(programs::XDP_PROGRAM, ifindex);
+        if self.waiting.load(Ordering::Acquire) && sys::open_pin(&pin).is_ok() {
+            lock(&self.deferred).push(Deferred::Xdp(ifindex, mode));
+            return Ok(mode);
+        }
+        self.objects.also(programs::OBJECT_XDP, &self.config, &self.maps)?;
+        let report =
+            self.objects.with(programs::OBJECT_XDP, programs::XDP_PROGRAM, |program: &mut Xdp| {
+                xdp::attach(program, programs::XDP_PROGRAM, ifindex, mode, &pin)
+            })?;
+        self.remember(report);
+        Ok(mode)
+    }
+
+    /// Detaches the program before the stack; none there is fine.
+    ///
+    /// # Errors
+    /// When the pin cannot be removed.
+    pub fn detach_xdp(&self, ifindex: u32) -> Result<(), DatapathError> {
+        remove_pin(&self.attacher.pin_path(programs::XDP_PROGRAM, ifindex))?;
+        lock(&self.reports)
+            .retain(|report| report.ifindex != ifindex || report.program != programs::XDP_PROGRAM);
+        Ok(())
+    }
+
     /// Attaches the socket programs to a cgroup: the root of the cgroup2 mount, or of the node's part of it.
     ///
     /// A Service without backends refuses the call with `EPERM`: before kernel 5.18 a program cannot choose the error.
@@ -195,11 +322,15 @@ impl Datapath {
     /// # Errors
     /// When the folder is no cgroup2 or the kernel refuses.
     pub fn attach_sock(&self, cgroup: &Path) -> Result<(), DatapathError> {
-        let mut objects = lock(&self.objects);
         for name in programs::SOCK_PROGRAMS {
-            let program: &mut CgroupSockAddr = program_mut(&mut objects, programs::OBJECT_SOCK, name)?;
             let pin = self.config.pin_root.join("links").join(name);
-            let report = cgroup::attach(program, name, cgroup, &pin)?;
+            if self.waiting.load(Ordering::Acquire) && sys::open_pin(&pin).is_ok() {
+                lock(&self.deferred).push(Deferred::Sock(cgroup.into()));
+                return Ok(());
+            }
+            let report = self.objects.with(programs::OBJECT_SOCK, name, |program: &mut CgroupSockAddr| {
+                cgroup::attach(program, name, cgroup, &pin)
+            })?;
             self.remember(report);
         }
         Ok(())
@@ -211,43 +342,6 @@ impl Datapath {
         lock(&self.reports).clone()
     }
 
-    /// Every flow.
-    ///
-    /// # Errors
-    /// When the map cannot be read.
-    pub fn conntrack(&self) -> Result<Vec<CtEntry>, DatapathError> {
-        Ok(conntrack::dump(&self.maps.get(&maps::CONNTRACK4)?)?)
-    }
-
-    /// Removes flows that have been idle for longer than their state allows; call it every half minute.
-    ///
-    /// # Errors
-    /// When the map cannot be read.
-    pub fn collect_garbage(&self, timeouts: &Timeouts) -> Result<GcReport, DatapathError> {
-        Ok(conntrack::collect(&self.maps.get(&maps::CONNTRACK4)?, timeouts)?)
-    }
-
-    /// Exact counters per hook and reason, those that are not zero.
-    ///
-    /// # Errors
-    /// When the map cannot be read.
-    pub fn counters(&self) -> Result<Vec<CounterRow>, DatapathError> {
-        let cpus = aya::util::nr_cpus().map_err(|(path, source)| DatapathError::File {
-            action: "cannot read",
-            path: path.into(),
-            source,
-        })?;
-        Ok(counters::read(&self.maps.get(&maps::COUNTERS)?, cpus)?)
-    }
-
-    /// The reader of sampled drops; at most one at a time.
-    ///
-    /// # Errors
-    /// When the ring buffer cannot be mapped.
-    pub fn events(&self) -> Result<EventReader, DatapathError> {
-        EventReader::open(&self.config.pin_root.join("maps").join(maps::EVENTS.name))
-    }
-
     /// Runs a classifier on a packet without any network.
     ///
     /// # Errors
@@ -257,35 +351,90 @@ impl Datapath {
         classifier: &Classifier,
         packet: &TestPacket<'_>,
     ) -> Result<TestOutcome, DatapathError> {
-        let mut objects = lock(&self.objects);
-        let program: &mut SchedClassifier = program_mut(&mut objects, classifier.object, classifier.name)?;
-        test_run::run(program, packet).map_err(|source| DatapathError::Program {
-            name: classifier.name.into(),
-            target: "a test run".into(),
-            source: Box::new(source),
+        self.objects.with(classifier.object, classifier.name, |program: &mut SchedClassifier| {
+            test_run::run(program, packet).map_err(|source| DatapathError::Program {
+                name: classifier.name.into(),
+                target: "a test run".into(),
+                source: Box::new(source),
+            })
+        })
+    }
+
+    /// Runs the program before the stack on a packet without any network.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the object does not load.
+    pub fn test_run_xdp(&self, packet: &TestPacket<'_>) -> Result<TestOutcome, DatapathError> {
+        self.objects.also(programs::OBJECT_XDP, &self.config, &self.maps)?;
+        self.objects.with(programs::OBJECT_XDP, programs::XDP_PROGRAM, |program: &mut Xdp| {
+            test_run::run_xdp(program, packet).map_err(|source| DatapathError::Program {
+                name: programs::XDP_PROGRAM.into(),
+                target: "a test run".into(),
+                source: Box::new(source),
+            })
         })
     }
 
     fn attach(&self, classifier: &'static Classifier, ifindex: u32) -> Result<(), DatapathError> {
-        let mut objects = lock(&self.objects);
-        let program: &mut SchedClassifier = program_mut(&mut objects, classifier.object, classifier.name)?;
-        let report = self.attacher.attach(program, classifier, ifindex)?;
-        self.remember(report);
+        let waiting = self.waiting.load(Ordering::Acquire);
+        let report =
+            self.objects.with(classifier.object, classifier.name, |program: &mut SchedClassifier| {
+                if waiting {
+                    self.attacher.attach_new(program, classifier, ifindex)
+                } else {
+                    self.attacher.attach(program, classifier, ifindex).map(Some)
+                }
+            })?;
+        match report {
+            Some(report) => self.remember(report),
+            None => lock(&self.deferred).push(Deferred::Classifier(classifier, ifindex)),
+        }
         Ok(())
     }
 
+    fn detach(&self, classifiers: &[&'static Classifier], ifindex: u32) -> Result<(), DatapathError> {
+        self.attacher.detach(classifiers, ifindex)?;
+        let of_these =
+            |report: &AttachReport| classifiers.iter().any(|classifier| classifier.name == report.program);
+        lock(&self.reports).retain(|report| report.ifindex != ifindex || !of_these(report));
+        Ok(())
+    }
+
+    /// Moves the pins of new maps to their place, puts the new programs behind every pinned link, and lets the old maps
+    /// go. An end between these steps leaves programs with the maps they were loaded with.
     fn adopt(&self) -> Result<(), DatapathError> {
-        let mut objects = lock(&self.objects);
-        let reports = self.attacher.adopt(|name| {
-            let classifier = programs::CLASSIFIERS.iter().find(|classifier| classifier.name == name)?;
-            let program: &mut SchedClassifier = program_mut(&mut objects, classifier.object, name).ok()?;
-            let fd = program.fd().ok()?.as_fd().try_clone_to_owned().ok()?;
-            Some((classifier, fd))
-        })?;
+        self.maps.settle()?;
+        let has_xdp = self.attacher.pinned()?.iter().any(|(_, program, _)| program == programs::XDP_PROGRAM);
+        if has_xdp && let Err(error) = self.objects.also(programs::OBJECT_XDP, &self.config, &self.maps) {
+            warn!(%error, "the program before the stack does not load: an older one is detached");
+            for (path, program, _) in self.attacher.pinned()? {
+                if program == programs::XDP_PROGRAM {
+                    remove_pin(&path)?;
+                }
+            }
+        }
+        let reports = self.attacher.adopt(|name| self.successor(name))?;
         for report in reports {
             self.remember(report);
         }
-        Ok(())
+        self.maps.retire()
+    }
+
+    /// The loaded program of a name, for a pinned link to a device.
+    fn successor(&self, name: &str) -> Option<(&'static str, AttachKind, std::os::fd::OwnedFd)> {
+        if name == programs::XDP_PROGRAM {
+            let fd = self
+                .objects
+                .with(programs::OBJECT_XDP, name, |program: &mut Xdp| Ok(owned(program.fd().ok())))
+                .ok()??;
+            return Some((programs::XDP_PROGRAM, AttachKind::XdpNative, fd));
+        }
+        let classifier = programs::CLASSIFIERS.iter().find(|classifier| classifier.name == name)?;
+        let fd = self
+            .objects
+            .with(classifier.object, name, |program: &mut SchedClassifier| Ok(owned(program.fd().ok())))
+            .ok()??;
+        Some((classifier.name, AttachKind::Tcx, fd))
     }
 
     fn remember(&self, report: AttachReport) {
@@ -322,48 +471,8 @@ impl Folders {
     }
 }
 
-fn load(name: &str, config: &DatapathConfig, maps: &Path) -> Result<Ebpf, DatapathError> {
-    let bytes = objects::object(name, config.object_dir.as_deref())?;
-    let node = PlainConfig(config.node.to_abi());
-    let failed = |source| DatapathError::Object { name: name.into(), source: Box::new(source) };
-    let mut ebpf = EbpfLoader::new()
-        .default_map_pin_directory(maps)
-        .override_global(NODE_CONFIG, node.bytes(), false)
-        .load(&bytes)
-        .map_err(failed)?;
-    for (program_name, program) in ebpf.programs_mut() {
-        load_program(program).map_err(|source| DatapathError::Program {
-            name: program_name.into(),
-            target: "the kernel".into(),
-            source: Box::new(source),
-        })?;
-    }
-    Ok(ebpf)
-}
-
-fn load_program(program: &mut Program) -> Result<(), ProgramError> {
-    match program {
-        Program::SchedClassifier(program) => program.load(),
-        Program::CgroupSockAddr(program) => program.load(),
-        _ => Ok(()),
-    }
-}
-
-fn program_mut<'a, P>(
-    objects: &'a mut [(&'static str, Ebpf)],
-    object: &str,
-    name: &str,
-) -> Result<&'a mut P, DatapathError>
-where
-    &'a mut P: TryFrom<&'a mut Program>,
-{
-    let missing = || DatapathError::Incompatible { object: object.into(), what: format!("program {name}") };
-    objects
-        .iter_mut()
-        .find(|(loaded, _)| *loaded == object)
-        .and_then(|(_, ebpf)| ebpf.program_mut(name))
-        .and_then(|program| <&mut P>::try_from(program).ok())
-        .ok_or_else(missing)
+fn owned(fd: Option<&aya::programs::ProgramFd>) -> Option<std::os::fd::OwnedFd> {
+    fd?.as_fd().try_clone_to_owned().ok()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,26 +1,25 @@
-//! Pinned maps: adopted when they are what this build expects, migrated when only their size differs, rebuilt otherwise.
+//! Pinned maps: adopted when they are what this build expects, migrated row by row when their size or a known older
+//! layout differs, rebuilt otherwise.
 //!
-//! A pinned map is reused by the loader without a look, so this comparison comes first. Programs that still run keep the
-//! map they were loaded with until they are replaced.
+//! A pinned map is reused by the loader without a look, so this comparison comes first. A map that takes another's place
+//! is pinned beside it, as `NAME-next`, until [`PinnedMaps::settle`]: programs that still run keep the map they were
+//! loaded with, and an agent that dies before leaves everything as it was.
 
 use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use skep_abi::{
-    addr::V4,
-    conntrack::{CtKey, CtValue},
-    maps::{self, MapKind, MapSpec},
-};
+use skep_abi::maps::{self, MapKind, MapSpec};
 use tracing::{info, warn};
 
 use crate::{
-    config::MapSizes,
+    config::{Families, MapSizes},
+    convert::{Conversion, conversion},
     error::DatapathError,
-    sys::{self, MapFacts, RawMap},
+    sys::{self, MapFacts, Put, RawMap},
 };
 
 /// What became of a map when it was opened.
@@ -28,32 +27,95 @@ use crate::{
 pub enum MapOrigin {
     /// It was pinned and fits.
     Adopted,
-    /// It was pinned with another size; entries were carried over.
+    /// It was pinned with another size or an older layout; its rows were carried over.
     Migrated,
-    /// It was pinned, but its entries mean something else now.
+    /// It was pinned, but its rows mean something else now: it starts empty.
     Rebuilt,
     /// It did not exist.
     Created,
 }
 
+/// What became of one map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapReport {
+    /// Name of the map.
+    pub map: &'static str,
+    /// What became of it.
+    pub origin: MapOrigin,
+    /// Rows that were carried over.
+    pub carried: usize,
+}
+
+/// A map that is replaced: what the programs of before still use, and how its rows are read.
+#[derive(Debug)]
+struct Predecessor {
+    spec: &'static MapSpec,
+    map: RawMap,
+    convert: Option<Conversion>,
+}
+
 /// The pinned maps of a data path.
 #[derive(Debug)]
 pub(crate) struct PinnedMaps {
-    maps: BTreeMap<&'static str, (Arc<RawMap>, MapOrigin)>,
+    folder: PathBuf,
+    maps: BTreeMap<&'static str, (Arc<RawMap>, MapReport)>,
+    replaced: Mutex<Vec<Predecessor>>,
 }
 
 impl PinnedMaps {
     /// Opens every map of the table below `folder`, which must be on a bpffs.
-    pub(crate) fn open(folder: &Path, sizes: &MapSizes) -> Result<Self, DatapathError> {
-        let mut opened = BTreeMap::new();
+    pub(crate) fn open(folder: &Path, sizes: &MapSizes, families: Families) -> Result<Self, DatapathError> {
+        let mut opened = Self { folder: folder.into(), maps: BTreeMap::new(), replaced: Mutex::default() };
         for spec in maps::ALL {
-            let path = folder.join(spec.name);
-            let (map, origin) = open_one(&path, spec, wanted(spec, sizes)).map_err(|source| {
-                DatapathError::File { action: "cannot open the pinned map", path, source }
+            let wanted = wanted(spec, sizes.entries(spec, families));
+            opened.open_one(spec, wanted).map_err(|source| DatapathError::File {
+                action: "cannot open the pinned map",
+                path: folder.join(spec.name),
+                source,
             })?;
-            opened.insert(spec.name, (Arc::new(map), origin));
         }
-        Ok(Self { maps: opened })
+        Ok(opened)
+    }
+
+    fn open_one(&mut self, spec: &'static MapSpec, wanted: MapFacts) -> io::Result<()> {
+        let path = self.folder.join(spec.name);
+        remove_if_there(&self.next(spec.name))?;
+        let mut report = MapReport { map: spec.name, origin: MapOrigin::Adopted, carried: 0 };
+        let map = match sys::open_pin(&path) {
+            Ok(fd) => RawMap::new(fd)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let map = RawMap::new(sys::create_map(spec.name, wanted)?)?;
+                sys::pin(&map, &path)?;
+                report.origin = MapOrigin::Created;
+                self.maps.insert(spec.name, (Arc::new(map), report));
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        if (MapFacts { id: 0, ..map.facts() }) == wanted {
+            self.maps.insert(spec.name, (Arc::new(map), report));
+            return Ok(());
+        }
+        let new = RawMap::new(sys::create_map(spec.name, wanted)?)?;
+        let convert = (map.facts().kind == wanted.kind).then(|| conversion(spec, map.facts())).flatten();
+        if let Some(convert) = convert {
+            report.origin = MapOrigin::Migrated;
+            report.carried = carry(spec, &map, &new, convert, Put::Always)?;
+            info!(map = spec.name, carried = report.carried, "pinned map has another size or age: migrated");
+        } else {
+            report.origin = MapOrigin::Rebuilt;
+            warn!(map = spec.name, found = ?map.facts(), ?wanted, "pinned map has another layout: rebuilt");
+        }
+        sys::pin(&new, &self.next(spec.name))?;
+        self.maps.insert(spec.name, (Arc::new(new), report));
+        let replaced = self.replaced.get_mut().unwrap_or_else(PoisonError::into_inner);
+        replaced.push(Predecessor { spec, map, convert });
+        Ok(())
+    }
+
+    fn next(&self, name: &str) -> PathBuf {
+        // bpffs refuses names with dots.
+        self.folder.join(format!("{name}-next"))
     }
 
     /// The map of a spec.
@@ -65,12 +127,65 @@ impl PinnedMaps {
     }
 
     /// What became of each map.
-    pub(crate) fn origins(&self) -> impl Iterator<Item = (&'static str, MapOrigin)> + '_ {
-        self.maps.iter().map(|(name, (_, origin))| (*name, *origin))
+    pub(crate) fn reports(&self) -> Vec<MapReport> {
+        self.maps.values().map(|(_, report)| *report).collect()
+    }
+
+    /// Where each map is pinned now.
+    pub(crate) fn paths(&self) -> Vec<(&'static str, PathBuf)> {
+        let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_next = |name: &str| replaced.iter().any(|old| old.spec.name == name);
+        self.maps
+            .keys()
+            .map(|name| (*name, if is_next(name) { self.next(name) } else { self.folder.join(name) }))
+            .collect()
+    }
+
+    /// Whether a table that the caller fills starts empty although an older one held rows.
+    pub(crate) fn needs_rows(&self) -> bool {
+        let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_table = |spec: &MapSpec| matches!(spec.kind, MapKind::Hash | MapKind::LpmTrie);
+        replaced.iter().any(|old| old.convert.is_none() && is_table(old.spec))
+    }
+
+    /// Moves the pins of new maps to their final place. What they replace is kept until [`PinnedMaps::retire`].
+    pub(crate) fn settle(&self) -> Result<(), DatapathError> {
+        let replaced = self.replaced.lock().unwrap_or_else(PoisonError::into_inner);
+        for old in replaced.iter() {
+            let (from, to) = (self.next(old.spec.name), self.folder.join(old.spec.name));
+            match fs::rename(&from, &to) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(DatapathError::File {
+                        action: "cannot move the pinned map",
+                        path: from,
+                        source,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets replaced maps go, once no program uses them: flows that began since they were copied are carried over.
+    pub(crate) fn retire(&self) -> Result<(), DatapathError> {
+        let replaced = std::mem::take(&mut *self.replaced.lock().unwrap_or_else(PoisonError::into_inner));
+        for old in replaced {
+            let Some(convert) = old.convert.filter(|_| old.spec.kind == MapKind::LruHash) else { continue };
+            let new = self.get(old.spec)?;
+            carry(old.spec, &old.map, &new, convert, Put::IfAbsent).map_err(|source| {
+                DatapathError::File {
+                    action: "cannot carry over rows of",
+                    path: self.folder.join(old.spec.name),
+                    source,
+                }
+            })?;
+        }
+        Ok(())
     }
 }
 
-fn wanted(spec: &MapSpec, sizes: &MapSizes) -> MapFacts {
+fn wanted(spec: &MapSpec, entries: u32) -> MapFacts {
     let kind = match spec.kind {
         MapKind::Hash => 1,
         MapKind::PerCpuArray => 6,
@@ -78,100 +193,44 @@ fn wanted(spec: &MapSpec, sizes: &MapSizes) -> MapFacts {
         MapKind::LpmTrie => 11,
         MapKind::RingBuf => 27,
     };
-    MapFacts {
-        kind,
-        id: 0,
-        key: spec.key,
-        value: spec.value,
-        entries: sizes.entries(spec),
-        flags: spec.flags,
-    }
+    MapFacts { kind, id: 0, key: spec.key, value: spec.value, entries, flags: spec.flags }
 }
 
-/// What has to happen with a pinned map.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Adopt,
-    Migrate,
-    Rebuild,
-}
-
-fn compare(found: MapFacts, wanted: MapFacts) -> Step {
-    let found = MapFacts { id: 0, ..found };
-    if found == wanted {
-        return Step::Adopt;
-    }
-    let same_rows = (found.kind, found.key, found.value) == (wanted.kind, wanted.key, wanted.value);
-    if same_rows { Step::Migrate } else { Step::Rebuild }
-}
-
-fn open_one(path: &Path, spec: &MapSpec, wanted: MapFacts) -> io::Result<(RawMap, MapOrigin)> {
-    let found = match sys::open_pin(path) {
-        Ok(fd) => RawMap::new(fd)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let map = RawMap::new(sys::create_map(spec.name, wanted)?)?;
-            sys::pin(&map, path)?;
-            return Ok((map, MapOrigin::Created));
+/// Copies rows. A row that finds no room in a smaller table is reported, not fatal: the caller writes its rows again.
+fn carry(spec: &MapSpec, from: &RawMap, to: &RawMap, convert: Conversion, mode: Put) -> io::Result<usize> {
+    match spec.kind {
+        MapKind::RingBuf => return Ok(0),
+        MapKind::PerCpuArray => {
+            let cpus = aya::util::nr_cpus().map_err(|(_, source)| source)?;
+            from.copy_per_cpu(to, cpus)?;
+            return Ok(from.facts().entries.min(to.facts().entries) as usize);
         }
-        Err(error) => return Err(error),
-    };
-    let origin = match compare(found.facts(), wanted) {
-        Step::Adopt => return Ok((found, MapOrigin::Adopted)),
-        Step::Migrate => MapOrigin::Migrated,
-        Step::Rebuild => MapOrigin::Rebuilt,
-    };
-    let map = RawMap::new(sys::create_map(spec.name, wanted)?)?;
-    if origin == MapOrigin::Migrated {
-        let carried = carry(spec, &found, &map)?;
-        info!(map = spec.name, carried, "pinned map has another size: migrated");
-    } else {
-        warn!(map = spec.name, found = ?found.facts(), ?wanted, "pinned map has another layout: rebuilt");
+        MapKind::Hash | MapKind::LruHash | MapKind::LpmTrie => {}
     }
-    replace_pin(&map, path)?;
-    Ok((map, origin))
+    let found = from.rows()?;
+    let mut rows: Vec<(&[u8], Vec<u8>)> =
+        found.iter().filter_map(|(key, value)| Some((key, convert(value)?))).collect();
+    if spec.name.starts_with("CONNTRACK") {
+        // The tick of the last packet comes first in every layout: what is dropped for lack of room is the oldest.
+        rows.sort_by_key(|(_, value)| value.first_chunk::<4>().map(|tick| u32::from_ne_bytes(*tick)));
+    }
+    let (mut carried, mut refused) = (0, 0);
+    for (key, value) in rows {
+        match to.put(key, &value, mode) {
+            Ok(()) => carried += 1,
+            Err(error) if matches!(error.raw_os_error(), Some(libc::E2BIG | libc::ENOSPC)) => refused += 1,
+            Err(error) => return Err(error),
+        }
+    }
+    if refused > 0 {
+        warn!(map = spec.name, refused, "rows found no room in the new map");
+    }
+    Ok(carried)
 }
 
-/// Only conntrack holds what cannot be computed again: everything else is reconciled from the cluster's state.
-fn carry(spec: &MapSpec, from: &RawMap, to: &RawMap) -> io::Result<usize> {
-    if spec.name != maps::CONNTRACK4.name {
-        return Ok(0);
-    }
-    let mut entries = from.entries::<CtKey<V4>, CtValue<V4>>()?;
-    entries.sort_by_key(|(_, value)| value.last_seen);
-    for (key, value) in &entries {
-        to.update(key, value)?;
-    }
-    Ok(entries.len())
-}
-
-/// Pins beside and moves over: no moment without a pin. bpffs refuses names with dots.
-fn replace_pin(map: &RawMap, path: &Path) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push("-new");
-    let beside: PathBuf = path.with_file_name(name);
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    sys::pin(map, &beside)?;
-    fs::rename(&beside, path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const FACTS: MapFacts = MapFacts { kind: 9, id: 0, key: 16, value: 20, entries: 1024, flags: 0 };
-
-    #[test]
-    fn a_map_that_fits_is_adopted_whatever_its_id() {
-        assert_eq!(compare(MapFacts { id: 77, ..FACTS }, FACTS), Step::Adopt);
-    }
-
-    #[test]
-    fn another_size_migrates_and_another_layout_rebuilds() {
-        assert_eq!(compare(MapFacts { entries: 512, ..FACTS }, FACTS), Step::Migrate);
-        assert_eq!(compare(MapFacts { value: 24, ..FACTS }, FACTS), Step::Rebuild);
-        assert_eq!(compare(MapFacts { kind: 1, ..FACTS }, FACTS), Step::Rebuild);
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }

@@ -207,6 +207,30 @@ impl RawMap {
         bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
     }
 
+    /// Stores a row of bytes.
+    pub(crate) fn put(&self, key: &[u8], value: &[u8], mode: Put) -> io::Result<()> {
+        if key.len() != self.facts.key as usize || value.len() != self.facts.value as usize {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "row size differs from the map's"));
+        }
+        let mut attr = self.elem(key.as_ptr() as u64, value.as_ptr() as u64, mode as u64);
+        match bpf(MAP_UPDATE_ELEM, &mut attr) {
+            Err(error) if mode == Put::IfAbsent && error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Copies the slots of an array with a slot a CPU, as far as both have them.
+    pub(crate) fn copy_per_cpu(&self, to: &Self, cpus: usize) -> io::Result<()> {
+        let stride = (self.facts.value as usize).next_multiple_of(8);
+        let mut bytes = vec![0u8; stride * cpus];
+        for index in 0..self.facts.entries.min(to.facts.entries) {
+            let (key, value) = (std::ptr::from_ref(&index) as u64, bytes.as_mut_ptr() as u64);
+            bpf(MAP_LOOKUP_ELEM, &mut self.elem(key, value, 0))?;
+            bpf(MAP_UPDATE_ELEM, &mut to.elem(key, value, 0))?;
+        }
+        Ok(())
+    }
+
     /// Removes a key; an absent one is not an error.
     pub(crate) fn delete<K: Plain>(&self, key: &K) -> io::Result<()> {
         if self.facts.key as usize != size_of::<K>() {
@@ -250,40 +274,58 @@ impl RawMap {
     /// Every entry. Hash tables are read in batches, which neither restart nor loop when entries vanish meanwhile.
     pub(crate) fn entries<K: Plain, V: Plain>(&self) -> io::Result<Vec<(K, V)>> {
         self.check::<K, V>()?;
-        match self.batch_entries() {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | 524)) => self.step_entries(),
+        let rows = self.rows()?;
+        // SAFETY: each slice holds as many bytes of plain data as its type, whose sizes were checked.
+        let typed = rows.iter().map(|(key, value)| unsafe {
+            (key.as_ptr().cast::<K>().read_unaligned(), value.as_ptr().cast::<V>().read_unaligned())
+        });
+        Ok(typed.collect())
+    }
+
+    /// Every entry, as bytes.
+    pub(crate) fn rows(&self) -> io::Result<Rows> {
+        match self.batch_rows() {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | 524)) => self.step_rows(),
             other => other,
         }
     }
 
-    fn step_entries<K: Plain, V: Plain>(&self) -> io::Result<Vec<(K, V)>> {
-        let mut rows = Vec::new();
-        let mut key: Option<K> = None;
-        while rows.len() <= self.facts.entries as usize {
-            let mut next = MaybeUninit::<K>::uninit();
-            let from = key.as_ref().map_or(0, |key| std::ptr::from_ref(key) as u64);
+    fn empty_rows(&self) -> Rows {
+        let (key, value) = (self.facts.key as usize, self.facts.value as usize);
+        Rows { key, value, keys: Vec::new(), values: Vec::new() }
+    }
+
+    fn step_rows(&self) -> io::Result<Rows> {
+        let mut rows = self.empty_rows();
+        let mut key: Option<Vec<u8>> = None;
+        for _ in 0..=self.facts.entries {
+            let mut next = vec![0u8; rows.key];
+            let from = key.as_ref().map_or(0, |key| key.as_ptr() as u64);
             match bpf(MAP_GET_NEXT_KEY, &mut self.elem(from, next.as_mut_ptr() as u64, 0)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(error) => return Err(error),
-                // SAFETY: the kernel filled the key; any bytes are valid.
-                Ok(_) => key = Some(unsafe { next.assume_init() }),
+                other => other?,
+            };
+            let mut value = vec![0u8; rows.value];
+            match bpf(MAP_LOOKUP_ELEM, &mut self.elem(next.as_ptr() as u64, value.as_mut_ptr() as u64, 0)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                other => {
+                    other?;
+                    rows.keys.extend(&next);
+                    rows.values.extend(value);
+                }
             }
-            if let Some(found) = key
-                && let Some(value) = self.get(&found)?
-            {
-                rows.push((found, value));
-            }
+            key = Some(next);
         }
         Ok(rows)
     }
 
-    fn batch_entries<K: Plain, V: Plain>(&self) -> io::Result<Vec<(K, V)>> {
+    fn batch_rows(&self) -> io::Result<Rows> {
         let mut room = 1024u32.min(self.facts.entries.max(1));
-        let mut rows = Vec::new();
+        let mut rows = self.empty_rows();
         let mut cursor: Option<[u8; 64]> = None;
         loop {
-            let mut keys = Vec::<K>::with_capacity(room as usize);
-            let mut values = Vec::<V>::with_capacity(room as usize);
+            let mut keys = vec![0u8; rows.key * room as usize];
+            let mut values = vec![0u8; rows.value * room as usize];
             let mut next = [0u8; 64];
             let mut attr = BatchAttr {
                 in_batch: cursor.as_ref().map_or(0, |bytes| bytes.as_ptr() as u64),
@@ -295,8 +337,7 @@ impl RawMap {
                 elem_flags: 0,
                 flags: 0,
             };
-            let result = bpf(MAP_LOOKUP_BATCH, &mut attr);
-            let ended = match result {
+            let ended = match bpf(MAP_LOOKUP_BATCH, &mut attr) {
                 Ok(_) => false,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => true,
                 Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
@@ -307,17 +348,38 @@ impl RawMap {
                 Err(error) => return Err(error),
             };
             let count = (attr.count as usize).min(room as usize);
-            // SAFETY: the kernel wrote `count` keys and values, no more than the capacity; any bytes are valid.
-            unsafe {
-                keys.set_len(count);
-                values.set_len(count);
-            }
-            rows.extend(keys.into_iter().zip(values));
+            rows.keys.extend(&keys[..count * rows.key]);
+            rows.values.extend(&values[..count * rows.value]);
             if ended {
                 return Ok(rows);
             }
             cursor = Some(next);
         }
+    }
+}
+
+/// What happens to an entry that is there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It is replaced.
+    Always = 0,
+    /// It stays.
+    IfAbsent = 1,
+}
+
+/// Entries of a map, as bytes.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    key: usize,
+    value: usize,
+    keys: Vec<u8>,
+    values: Vec<u8>,
+}
+
+impl Rows {
+    /// Keys with their values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.keys.chunks_exact(self.key).zip(self.values.chunks_exact(self.value))
     }
 }
 

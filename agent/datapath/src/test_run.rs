@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions};
+use aya::programs::{ProgramError, SchedClassifier, TestRun, TestRunOptions, Xdp};
 
 /// What goes in.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +43,19 @@ pub(crate) fn run(program: &SchedClassifier, packet: &TestPacket<'_>) -> Result<
         data_in: Some(packet.bytes),
         data_out: Some(&mut out),
         ctx_in: Some(&context),
+        repeat: packet.repeat.max(1),
+        ..TestRunOptions::new()
+    })?;
+    out.truncate(result.data_size_out as usize);
+    Ok(TestOutcome { verdict: result.return_value, bytes: out, duration: result.duration })
+}
+
+/// Runs the program before the stack. The kernel takes no interface for it: packets are seen on loopback.
+pub(crate) fn run_xdp(program: &Xdp, packet: &TestPacket<'_>) -> Result<TestOutcome, ProgramError> {
+    let mut out = vec![0u8; packet.bytes.len() + 256];
+    let result = program.test_run(TestRunOptions {
+        data_in: Some(packet.bytes),
+        data_out: Some(&mut out),
         repeat: packet.repeat.max(1),
         ..TestRunOptions::new()
     })?;

@@ -87,6 +87,14 @@ impl Counter {
     /// Entries of the counter map.
     pub const SLOTS: u32 = REASON_SLOTS * Self::HOOKS;
 
+    /// Where entries that programs add to the IPv4 conntrack are counted; beyond every hook. With the entries that are
+    /// there and those that were removed it says how many were evicted.
+    pub const ADDED_FLOWS4: u32 = REASON_SLOTS * (Self::HOOKS - 1);
+    /// Where entries that programs add to the IPv6 conntrack are counted.
+    pub const ADDED_FLOWS6: u32 = Self::ADDED_FLOWS4 + 1;
+    /// Where entries that programs add to the affinity map are counted.
+    pub const ADDED_AFFINITY: u32 = Self::ADDED_FLOWS4 + 2;
+
     /// Where a reason (zero: passed) of a hook is counted.
     #[inline(always)]
     pub const fn index(hook: Hook, reason: u8) -> u32 {
