@@ -139,11 +139,15 @@ fn families(new: &Value, old: &Value, path: &Path<'_>, errors: &mut Errors) {
     let is_free = |service: &Value| {
         text(service, &["spec", "clusterIP"]) == "None" && !set(service, &["spec", "selector"])
     };
-    if is_free(new) && is_free(old) {
-        return;
-    }
     let list = path.field("ipFamilies");
     let (now, before) = (items(new, &["spec", "ipFamilies"]), items(old, &["spec", "ipFamilies"]));
+    // Families that contradict the addresses are named as that already.
+    let addresses =
+        items(new, &["spec", "clusterIPs"]).iter().filter_map(Value::as_str).filter(|a| *a != "None");
+    let contradicts = |(address, family): (&str, &Value)| address.contains(':') != (family == "IPv6");
+    if is_free(new) && is_free(old) || addresses.zip(now).any(contradicts) {
+        return;
+    }
     for (i, family) in before.iter().enumerate().take(now.len().max(1)) {
         if now.get(i) != Some(family) {
             errors.invalid(&list.index(i), now.to_vec(), "may not change once set");
