@@ -16,7 +16,7 @@ pub mod sysctl;
 use std::{io, net::IpAddr, path::PathBuf};
 
 pub use netlink::{Netlink, Uplink};
-pub use node::{HOST_LINK, NET_LINK, NodeNetwork, TUNNEL_LINK, TUNNEL_OVERHEAD};
+pub use node::{FamilyNetwork, HOST_LINK, NET_LINK, NodeNetwork, TUNNEL_LINK};
 pub use plan::{Actual, Command, Desired, plan};
 pub use pod::{PodAddress, PodLink};
 

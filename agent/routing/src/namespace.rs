@@ -93,7 +93,7 @@ pub async fn configure_pod(netlink: Netlink, pod: PodLink) -> Result<(), Routing
     netlink.set_up(name).await?;
     for address in &pod.addresses {
         let gateway = skep_model::IpCidr::host(address.gateway);
-        netlink.set_route(gateway, &Route { device: name.clone(), source: None }).await?;
+        netlink.set_route(gateway, &Route { device: name.clone(), via: None, source: None }).await?;
         netlink.set_neighbour(name, address.gateway, pod.host_mac).await?;
         netlink.set_default_route(name, address.gateway).await?;
     }

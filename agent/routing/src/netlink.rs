@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::Future, net::IpAddr, os::fd::RawFd};
 use futures::TryStreamExt;
 use netlink_packet_route::{
     AddressFamily,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     link::{InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope},
@@ -35,6 +35,8 @@ pub struct Uplink {
     pub index: u32,
     /// MTU in bytes.
     pub mtu: u32,
+    /// Whether it takes addresses and routes from IPv6 router advertisements, as hosts do and routers do not.
+    pub heeds_routers: bool,
 }
 
 /// A connection to the kernel.
@@ -80,7 +82,10 @@ impl Netlink {
     pub async fn uplink(&self, node_ip: IpAddr) -> Result<Uplink, RoutingError> {
         let name = self.own_addresses().await?.remove(&node_ip).ok_or(RoutingError::NoUplink(node_ip))?;
         let link = self.link(&name).await?.ok_or_else(|| RoutingError::NoDevice(name.clone()))?;
-        Ok(Uplink { index: link.index, mtu: link.mtu, name })
+        let setting = |key: &str| sysctl::read(&format!("net/ipv6/conf/{name}/{key}"));
+        let heeds_routers =
+            setting("accept_ra").as_deref() == Some("1") && setting("forwarding").as_deref() == Some("0");
+        Ok(Uplink { index: link.index, mtu: link.mtu, heeds_routers, name })
     }
 
     /// Every address of the node by the device that holds it, without link-local ones.
@@ -162,11 +167,15 @@ impl Netlink {
     pub async fn add_address(&self, name: &str, ip: IpAddr) -> Result<(), RoutingError> {
         let index = self.index(name).await?;
         let length = IpCidr::host(ip).length();
-        forgive(self.handle.address().add(index, ip, length).execute().await, &[EXISTS])
-            .map_err(failed(format!("add {ip} to {name}")))
+        let mut request = self.handle.address().add(index, ip, length);
+        if ip.is_ipv6() {
+            // Usable at once: nobody else can have it, and nobody answers on these devices.
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        forgive(request.execute().await, &[EXISTS]).map_err(failed(format!("add {ip} to {name}")))
     }
 
-    /// Adds or replaces a route whose destination is directly reachable on its device.
+    /// Adds or replaces a route.
     pub async fn set_route(&self, to: IpCidr, route: &Route) -> Result<(), RoutingError> {
         let message = self.route_message(to, route).await?;
         let done = self.handle.route().add(message).replace().execute().await;
@@ -206,6 +215,8 @@ impl Netlink {
             LinkKind::ExternalVxlan { port } => LinkMessageBuilder::<LinkVxlan>::new(name)
                 .append_info_data(InfoVxlan::CollectMetadata(true))
                 .append_info_data(InfoVxlan::Learning(false))
+                // Over IPv6 a sender may leave the UDP checksum out (RFC 6935): the inner packet has its own.
+                .append_info_data(InfoVxlan::UDPZeroCsumRX(true))
                 .port(*port)
                 .build(),
             LinkKind::Existing => return Err(RoutingError::NoDevice(name.into())),
@@ -250,7 +261,15 @@ impl Netlink {
                 .build(),
         };
         message.header.protocol = RouteProtocol::from(PROTOCOL);
-        message.header.scope = RouteScope::Link;
+        match route.via {
+            Some(IpAddr::V4(via)) => {
+                message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(via)))
+            }
+            Some(IpAddr::V6(via)) => {
+                message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet6(via)))
+            }
+            None => message.header.scope = RouteScope::Link,
+        }
         if let Some(source) = route.source {
             message.attributes.push(RouteAttribute::PrefSource(source.into()));
         }
@@ -346,17 +365,18 @@ fn route_of(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<(Ip
     }
     let mut destination = None;
     let mut device = None;
-    let mut source = None;
+    let (mut via, mut source) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => destination = plain(address),
+            RouteAttribute::Gateway(address) => via = plain(address),
             RouteAttribute::Oif(index) => device = names.get(index).cloned(),
             RouteAttribute::PrefSource(address) => source = plain(address),
             _ => {}
         }
     }
     let to = IpCidr::new(destination?, message.header.destination_prefix_length)?;
-    Some((to, Route { device: device?, source }))
+    Some((to, Route { device: device?, via, source }))
 }
 
 fn plain(address: &RouteAddress) -> Option<IpAddr> {

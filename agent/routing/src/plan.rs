@@ -39,8 +39,10 @@ pub struct Link {
 /// A route of the main table. Key: its destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Device that packets leave through; the destination is directly reachable there.
+    /// Device that packets leave through.
     pub device: String,
+    /// Next hop on that device; without one the destination is directly reachable there.
+    pub via: Option<IpAddr>,
     /// Preferred source address.
     pub source: Option<IpAddr>,
 }
@@ -117,9 +119,9 @@ pub fn plan(desired: &Desired, actual: &Actual) -> Vec<Command> {
     commands.extend(settings.map(|(key, value)| Command::WriteSysctl(key.clone(), value.clone())));
     commands.extend(link_settings(desired, actual));
     commands.extend(address_changes(desired, actual));
-    commands.extend(route_changes(desired, actual));
     let stale = desired.neighbours.iter().filter(|(key, mac)| actual.neighbours.get(*key) != Some(mac));
     commands.extend(stale.map(|((link, ip), mac)| Command::SetNeighbour(link.clone(), *ip, *mac)));
+    commands.extend(route_changes(desired, actual));
     commands
 }
 
@@ -178,7 +180,7 @@ mod tests {
     }
 
     fn desired() -> Desired {
-        let route = Route { device: "a".into(), source: None };
+        let route = Route { device: "a".into(), via: None, source: None };
         Desired {
             links: [("a".into(), pair(1450)), ("b".into(), Link { kind: LinkKind::Existing, mtu: 1450 })]
                 .into(),
@@ -249,7 +251,7 @@ mod tests {
             routes_before in proptest::collection::btree_set(0u8..8, 0..4),
         ) {
             let address = |n: u8| -> IpAddr { [10, 0, 0, n].into() };
-            let route = Route { device: "a".into(), source: None };
+            let route = Route { device: "a".into(), via: None, source: None };
             let destination = |n: u8| -> IpCidr { format!("10.{n}.0.0/16").parse().unwrap() };
             let desired = Desired {
                 links: [("a".into(), pair(mtu))].into(),
@@ -258,7 +260,7 @@ mod tests {
                 neighbours: [(("a".into(), address(9)), MacAddr([2; 6]))].into(),
                 sysctls: BTreeMap::new(),
             };
-            let stale = Route { device: "a".into(), source: Some(address(1)) };
+            let stale = Route { device: "a".into(), via: None, source: Some(address(1)) };
             let mut actual = Actual {
                 addresses: before.iter().map(|n| ("a".into(), IpCidr::host(address(*n)))).collect(),
                 routes: routes_before.iter().map(|n| (destination(*n), stale.clone())).collect(),

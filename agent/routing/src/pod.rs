@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use skep_model::MacAddr;
 
-use crate::node::no_ipv6;
+use crate::node::{no_ipv6, quiet_ipv6};
 
 /// Prefix of the host side of pod devices.
 const PREFIX: &str = "skep";
@@ -59,19 +59,23 @@ impl PodLink {
         let name = &self.host_name;
         let mut settings = vec![(format!("net/ipv4/conf/{name}/forwarding"), "0".to_owned())];
         if self.has_v6() {
-            settings.push((format!("net/ipv6/conf/{name}/forwarding"), "0".to_owned()));
-            settings.push((format!("net/ipv6/conf/{name}/accept_ra"), "0".to_owned()));
+            settings.extend(quiet_ipv6(name));
         } else {
             settings.push(no_ipv6(name));
         }
         settings
     }
 
-    /// Settings of the pod's side. Without an IPv6 address the interface stays silent in that family.
+    /// Settings of the pod's side. Without an IPv6 address the interface stays silent in that family; with one it has a
+    /// link-local address besides, for programs that expect one, which is usable at once.
     #[must_use]
     pub fn pod_sysctls(&self) -> Vec<(String, String)> {
         if self.has_v6() {
-            vec![(format!("net/ipv6/conf/{}/accept_ra", self.pod_name), "0".to_owned())]
+            let settings = [("accept_dad", "0"), ("accept_ra", "0"), ("disable_ipv6", "0")];
+            let own = |(key, value): (&str, &str)| {
+                (format!("net/ipv6/conf/{}/{key}", self.pod_name), value.to_owned())
+            };
+            settings.map(own).into()
         } else {
             vec![no_ipv6(&self.pod_name)]
         }

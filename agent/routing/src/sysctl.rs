@@ -16,3 +16,9 @@ pub fn write(key: &str, value: &str) -> Result<(), RoutingError> {
         Err(source) => Err(failed(source)),
     }
 }
+
+/// Reads a setting; `None` when this kernel lacks it.
+#[must_use]
+pub fn read(key: &str) -> Option<String> {
+    fs::read_to_string(Path::new("/proc/sys").join(key)).ok().map(|text| text.trim().to_owned())
+}
