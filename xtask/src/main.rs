@@ -12,9 +12,11 @@ mod lab;
 mod products;
 mod say;
 mod shell;
+mod signals;
 mod test;
 mod tools;
 mod verify;
+mod vm;
 
 /// Developer commands. Each installs what it lacks, says so, and can be repeated.
 #[derive(Debug, Parser)]
@@ -55,6 +57,9 @@ enum Verb {
         /// Tries a level that failed again, so many times, and says so.
         #[arg(long, default_value_t = 0)]
         retries: u8,
+        /// A kernel of tests/kernels.toml for the level `vm`, again for more; all by default.
+        #[arg(long = "kernel", value_name = "NAME")]
+        kernels: Vec<String>,
     },
     /// Runs a benchmark and prints its table.
     Bench {
@@ -80,7 +85,8 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    match run(Xtask::parse().verb) {
+    let verb = Xtask::parse().verb;
+    match signals::watch().and_then(|()| run(verb)) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -95,7 +101,7 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Up { rest } => lab::up(&rest)?,
         Verb::Down { rest } => return lab::skep("down", &rest),
         Verb::Status { rest } => return lab::skep("status", &rest),
-        Verb::Test { level, retries } => return test::test(level, retries),
+        Verb::Test { level, retries, kernels } => return test::test(level, retries, &kernels),
         Verb::Bench { name, rest } => bench::bench(&name, &rest)?,
         Verb::Verify => verify::verify()?,
         Verb::Fix => verify::fix()?,

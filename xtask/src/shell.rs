@@ -1,7 +1,6 @@
 //! Running other programs: with their output shown or kept, and with an end in any case.
 
 use std::ffi::OsStr;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -9,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+
+use crate::signals::{Group, own_group};
 
 /// The checkout.
 pub(crate) fn root() -> PathBuf {
@@ -50,7 +51,10 @@ pub(crate) fn command<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[
 
 /// Runs with the output shown; an error says which command it was.
 pub(crate) fn show(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("cannot run {}", describe(command)))?;
+    let mut child =
+        own_group(command).spawn().with_context(|| format!("cannot run {}", describe(command)))?;
+    let _ends_with_us = Group::of(&child);
+    let status = child.wait()?;
     if !status.success() {
         bail!("{} ended with {status}", describe(command));
     }
@@ -77,21 +81,24 @@ pub(crate) fn wait_at_most(child: &mut Child, limit: Duration) -> Result<Option<
             return Ok(Some(status));
         }
         if Instant::now() > deadline {
-            let group = Pid::from_raw(child.id().try_into()?);
-            // First politely, so that a test can take its cluster down.
-            let _ = killpg(group, Signal::SIGTERM);
-            std::thread::sleep(Duration::from_secs(10));
-            let _ = killpg(group, Signal::SIGKILL);
-            child.wait()?;
+            end_group(child)?;
             return Ok(None);
         }
         std::thread::sleep(Duration::from_millis(100));
     }
 }
 
-/// Makes the command lead a process group, for [`wait_at_most`].
-pub(crate) fn own_group(command: &mut Command) -> &mut Command {
-    command.process_group(0)
+/// Ends a child and its group: first politely, so that a test can take its cluster down.
+pub(crate) fn end_group(child: &mut Child) -> Result<()> {
+    let group = Pid::from_raw(child.id().try_into()?);
+    let _ = killpg(group, Signal::SIGTERM);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while child.try_wait()?.is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _ = killpg(group, Signal::SIGKILL);
+    child.wait()?;
+    Ok(())
 }
 
 fn describe(command: &Command) -> String {

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::shell::{command, own_group, wait_at_most};
-use crate::{ebpf, image, products, say, tools};
+use crate::shell::{command, wait_at_most};
+use crate::signals::{Group, own_group};
+use crate::{ebpf, image, products, say, tools, vm};
 use tally::Tally;
 
-mod tally;
+pub(crate) mod tally;
 
 /// From the cheapest to the dearest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -30,17 +31,18 @@ pub(crate) enum Level {
 const ALL: [Level; 5] = [Level::Unit, Level::Programs, Level::Lab, Level::E2e, Level::Vm];
 
 /// Runs a level, or all; fails when a test failed. A level that failed is tried again `retries` times, and says so.
-pub(crate) fn test(level: Option<Level>, retries: u8) -> Result<ExitCode> {
+/// `kernels` are those of the virtual machines; all when there are none.
+pub(crate) fn test(level: Option<Level>, retries: u8, kernels: &[String]) -> Result<ExitCode> {
     let levels = level.map_or(ALL.to_vec(), |level| vec![level]);
     let mut results = Vec::new();
     for level in levels {
-        let mut tally = level.attempt();
+        let mut tally = level.attempt(kernels);
         for retry in 1..=retries {
             if tally.failed == 0 {
                 break;
             }
             say::line(&format!("{}: {tally}; trying the level again ({retry} of {retries})", level.name()));
-            tally = level.attempt();
+            tally = level.attempt(kernels);
             if tally.failed == 0 {
                 say::line(&format!(
                     "{}: UNSTABLE, failed at first and passed on try {}",
@@ -79,10 +81,7 @@ impl Level {
     /// Why it cannot run here, if so.
     fn obstacle(self) -> Option<&'static str> {
         match self {
-            Self::Vm => Some(
-                "booting the kernels of tests/kernels.toml is not built yet; the host's kernel is covered by `programs`",
-            ),
-            Self::Unit => None,
+            Self::Unit | Self::Vm => None,
             _ if tools::is_root() => None,
             Self::Programs => Some("needs root: it loads eBPF programs"),
             Self::Lab | Self::E2e => Some("needs root: it makes nodes of namespaces, mounts and cgroups"),
@@ -90,18 +89,21 @@ impl Level {
     }
 
     /// Runs the level; what keeps it from running counts as a failure.
-    fn attempt(self) -> Tally {
+    fn attempt(self, kernels: &[String]) -> Tally {
         say::line(&format!("== {}", self.name()));
-        self.run().unwrap_or_else(|error| {
+        self.run(kernels).unwrap_or_else(|error| {
             say::line(&format!("error: {error:#}"));
             Tally { failed: 1, ..Tally::default() }
         })
     }
 
-    fn run(self) -> Result<Tally> {
+    fn run(self, kernels: &[String]) -> Result<Tally> {
         if let Some(obstacle) = self.obstacle() {
             say::line(&format!("skipped: {obstacle}"));
             return Ok(Tally { skipped: 1, ..Tally::default() });
+        }
+        if self == Self::Vm {
+            return vm::run(kernels);
         }
         self.prepare()?;
         let arguments = self.arguments();
@@ -120,12 +122,13 @@ impl Level {
                 tools::ensure(&tools::NETWORK)?;
                 ebpf::build()
             }
-            Self::Lab | Self::E2e | Self::Vm => {
+            Self::Lab | Self::E2e => {
                 tools::ensure(&tools::CLUSTER)?;
                 tools::ensure(&[tools::ETCD])?;
                 products::build()?;
                 image::build_all()
             }
+            Self::Vm => Ok(()),
         }
     }
 
@@ -157,6 +160,7 @@ impl Level {
 /// Runs cargo's tests with their output shown, and counts.
 fn run_cargo(command: &mut Command, limit: Duration) -> Result<Tally> {
     let mut child = own_group(command.stdout(Stdio::piped())).spawn().context("cannot run cargo")?;
+    let _ends_with_us = Group::of(&child);
     let output = child.stdout.take().context("no output to read")?;
     let reader = std::thread::spawn(move || {
         let mut tally = Tally::default();
