@@ -148,6 +148,9 @@ pub trait Addr: Plain + PartialEq + Eq + Ord + core::fmt::Debug + core::hash::Ha
 
     /// Multicast or broadcast: no unicast peer has it.
     fn is_group(self) -> bool;
+
+    /// What an IPv6 host speaks from before, and beside, its own address: unspecified or link-local. Never IPv4.
+    fn is_link_scoped(self) -> bool;
 }
 
 impl Addr for V4 {
@@ -168,6 +171,11 @@ impl Addr for V4 {
     fn is_group(self) -> bool {
         self.number() >> 28 == 0xe || self.0 == u32::MAX
     }
+
+    #[inline(always)]
+    fn is_link_scoped(self) -> bool {
+        false
+    }
 }
 
 impl Addr for V6 {
@@ -187,6 +195,12 @@ impl Addr for V6 {
     #[inline(always)]
     fn is_group(self) -> bool {
         u32::from_be(self.0[0]) >> 24 == 0xff
+    }
+
+    #[inline(always)]
+    fn is_link_scoped(self) -> bool {
+        let unspecified = self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0;
+        unspecified || u32::from_be(self.0[0]) >> 22 == 0xfe80 >> 6
     }
 }
 

@@ -72,6 +72,12 @@ impl PeerFlags {
         self.0 & bits.0 != 0
     }
 
+    /// Whether all of the given bits are set.
+    #[inline(always)]
+    pub const fn all(self, bits: Self) -> bool {
+        self.0 & bits.0 == bits.0
+    }
+
     /// Both sets.
     #[inline(always)]
     pub const fn with(self, bits: Self) -> Self {

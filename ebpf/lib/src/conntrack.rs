@@ -4,7 +4,7 @@ use skep_abi::{Addr, Be16, CtFlags, CtKey, CtState, CtValue, DropReason, TcpSeen
 
 use crate::{env::Env, frame::Frame};
 
-/// The other end of a translation.
+/// An address with a port: one end of a flow, or what a translation makes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Target<A> {
     /// Address.
@@ -13,20 +13,28 @@ pub struct Target<A> {
     pub port: Be16,
 }
 
-/// What conntrack knows of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lookup<A> {
-    /// Nothing: it starts a flow.
-    New,
-    /// It goes the way of the flow's first packet; the target is the backend of a translated flow.
-    Original(Option<Target<A>>),
-    /// It answers; the target is the frontend that a translated flow was addressed to.
-    Reply(Option<Target<A>>),
+/// A packet's flow.
+#[derive(Debug)]
+pub struct Hit<'e, A> {
+    /// Its entry.
+    pub value: &'e mut CtValue<A>,
+    /// Whether the packet answers the flow's first one.
+    pub is_reply: bool,
+    /// Whether the packet is the first to close this direction of a translated flow: the flow's other entry wants to
+    /// know, see [`mirror`].
+    pub closes: bool,
 }
 
+/// The key of a packet, and whether its source is side `b`.
 #[inline(always)]
-fn key_of<A: Addr>(frame: &Frame<A>) -> (CtKey<A>, bool) {
+pub fn key_of<A: Addr>(frame: &Frame<A>) -> (CtKey<A>, bool) {
     CtKey::canonical(frame.src, frame.src_port, frame.dst, frame.dst_port, frame.protocol)
+}
+
+/// The flag of a flow whose first packet came from side `b`, or not.
+#[inline(always)]
+pub fn side(from_b: bool) -> CtFlags {
+    if from_b { CtFlags::FROM_B } else { CtFlags::default() }
 }
 
 /// Whether a segment that opens a connection starts a new flow on an entry that is left from an older one.
@@ -42,38 +50,52 @@ fn starts_over<A>(frame: &Frame<A>, value: &CtValue<A>, is_reply: bool) -> bool 
     }
 }
 
-/// Finds a packet's flow and notes that it was seen.
+/// Finds a packet's flow and notes that it was seen. `None`: it starts a flow.
 #[inline(always)]
-pub fn lookup<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Lookup<A> {
+pub fn touch<'e, A: Addr, E: Env<A>>(env: &'e mut E, frame: &Frame<A>) -> Option<Hit<'e, A>> {
     let (key, from_b) = key_of(frame);
     let now = env.tick();
-    let Some(value) = env.flow(&key) else { return Lookup::New };
+    let value = env.flow(&key)?;
     let is_reply = value.flags.any(CtFlags::FROM_B) != from_b;
     if starts_over(frame, value, is_reply) {
-        return Lookup::New;
+        return None;
     }
     if value.last_seen != now {
         value.last_seen = now;
     }
-    let target = Target { addr: value.nat_addr, port: value.nat_port };
     let seen = if is_reply { &mut value.reply } else { &mut value.original };
     let merged = seen.with(frame.tcp);
+    let mut closes = false;
     if *seen != merged {
         *seen = merged;
+        closes = frame.tcp.any(TcpSeen::FIN.with(TcpSeen::RST))
+            && value.flags.any(CtFlags::DNAT.with(CtFlags::REVNAT));
     }
-    if is_reply {
-        Lookup::Reply(value.flags.any(CtFlags::REVNAT).then_some(target))
-    } else {
-        Lookup::Original(value.flags.any(CtFlags::DNAT).then_some(target))
+    // Nobody sees the replies of a forwarded flow; a client that goes on has read one.
+    if value.flags.any(CtFlags::FORWARDED) && frame.tcp.any(TcpSeen::MORE) && !value.reply.any(TcpSeen::ANY) {
+        value.reply = TcpSeen::ANY;
+    }
+    Some(Hit { value, is_reply, closes })
+}
+
+/// Tells the other entry of a translated flow that a packet closed one direction. The frame is the packet after its
+/// translation, which is how the other entry knows it.
+#[inline(always)]
+pub fn mirror<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>) {
+    let (key, from_b) = key_of(frame);
+    if let Some(value) = env.flow(&key) {
+        let is_reply = value.flags.any(CtFlags::FROM_B) != from_b;
+        let seen = if is_reply { &mut value.reply } else { &mut value.original };
+        *seen = seen.with(frame.tcp);
     }
 }
 
-/// Looks at a flow without touching it: its entry, and whether the packet answers.
+/// Looks at a flow without touching it: what its entry is, and whether the packet answers.
 #[inline(always)]
-pub fn peek<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Option<(CtValue<A>, bool)> {
+pub fn peek<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Option<(CtFlags, bool)> {
     let (key, from_b) = key_of(frame);
-    let value = *env.flow(&key)?;
-    Some((value, value.flags.any(CtFlags::FROM_B) != from_b))
+    let flags = env.flow(&key)?.flags;
+    Some((flags, flags.any(CtFlags::FROM_B) != from_b))
 }
 
 /// Records a flow that nobody translates.
@@ -88,48 +110,26 @@ pub fn create<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Result<(), D
     env.insert_flow(&key, &value).ok_or(DropReason::ConntrackFull)
 }
 
-/// Whether the flow from a client to a backend is in use by something else than a translation from this frontend.
-#[inline(always)]
-pub fn is_taken<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>, backend: Target<A>) -> bool {
-    let direct = Frame { dst: backend.addr, dst_port: backend.port, ..*frame };
-    let Some((value, _)) = peek(env, &direct) else { return false };
-    let same =
-        value.flags.any(CtFlags::REVNAT) && value.nat_addr == frame.dst && value.nat_port == frame.dst_port;
-    !same && CtState::of(value.original, value.reply) != CtState::Closed
-}
-
-/// Records a translated flow: one entry for packets to the frontend, one for replies of the backend.
+/// Records that a client's packets go on untranslated to the node of a backend.
 ///
 /// # Errors
 /// [`DropReason::ConntrackFull`].
 #[inline(always)]
-pub fn create_translated<A: Addr, E: Env<A>>(
+pub fn create_forwarded<A: Addr, E: Env<A>>(
     env: &mut E,
     frame: &Frame<A>,
-    backend: Target<A>,
+    backend: &Target<A>,
     set: u32,
 ) -> Result<(), DropReason> {
-    let now = env.tick();
     let (key, from_b) = key_of(frame);
-    let mut value = CtValue {
-        last_seen: now,
+    let value = CtValue {
+        last_seen: env.tick(),
         set,
         nat_addr: backend.addr,
         nat_port: backend.port,
         original: frame.tcp,
-        flags: side(from_b).with(CtFlags::DNAT),
+        flags: side(from_b).with(CtFlags::FORWARDED),
         ..CtValue::default()
     };
-    env.insert_flow(&key, &value).ok_or(DropReason::ConntrackFull)?;
-    let (key, from_b) =
-        CtKey::canonical(frame.src, frame.src_port, backend.addr, backend.port, frame.protocol);
-    value.nat_addr = frame.dst;
-    value.nat_port = frame.dst_port;
-    value.flags = side(from_b).with(CtFlags::REVNAT);
     env.insert_flow(&key, &value).ok_or(DropReason::ConntrackFull)
-}
-
-#[inline(always)]
-fn side(from_b: bool) -> CtFlags {
-    if from_b { CtFlags::FROM_B } else { CtFlags::default() }
 }

@@ -1,6 +1,11 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624), for tests and for user space.
 //!
-//! Programs let the kernel's helpers do this, because only the kernel knows whether a checksum is complete yet.
+//! Classifiers let the kernel's helpers do this, because only the kernel knows whether a checksum is complete yet. XDP
+//! sees packets as they came over the wire, with complete checksums, and uses [`replace`].
+
+use skep_abi::Be16;
+
+use crate::packet::ChecksumFix;
 
 /// Folds carries into sixteen bits.
 #[inline]
@@ -37,6 +42,26 @@ pub fn update(checksum: u16, from: &[u8], to: &[u8]) -> u16 {
     !fold(u64::from(!checksum) + removed + sum(to))
 }
 
+#[inline(always)]
+const fn halves(word: u32) -> u64 {
+    (word & 0xffff) as u64 + (word >> 16) as u64
+}
+
+/// A complete checksum after the change that `fix` describes. Where the checksum lies does not matter here.
+#[inline(always)]
+#[must_use]
+pub const fn replace(checksum: Be16, fix: &ChecksumFix) -> Be16 {
+    if fix.udp && checksum.raw() == 0 {
+        return checksum;
+    }
+    // One's complement sums do not care about byte order, as long as all words have the same.
+    let mask = if fix.size == 2 { 0xffff } else { u32::MAX };
+    let removed = halves(!fix.from & mask);
+    let sum = (!checksum.raw()) as u64 + removed + halves(fix.to & mask);
+    let value = !fold(sum);
+    Be16::from_raw(if fix.udp && value == 0 { 0xffff } else { value })
+}
+
 #[cfg(test)]
 mod tests {
     use std::vec::Vec;
@@ -56,6 +81,23 @@ mod tests {
             let from: Vec<u8> = bytes[2..6].to_vec();
             bytes[2..6].copy_from_slice(&to);
             prop_assert_eq!(update(before, &from, &to), checksum(&bytes));
+        }
+
+        #[test]
+        fn a_replacement_equals_an_update(
+            checksum in any::<u16>(), from in any::<[u8; 4]>(), to in any::<[u8; 4]>(), short in any::<bool>(),
+        ) {
+            let size = if short { 2 } else { 4 };
+            let fix = ChecksumFix {
+                at: 0,
+                from: u32::from_ne_bytes([from[0], from[1], if short { 0 } else { from[2] }, if short { 0 } else { from[3] }]),
+                to: u32::from_ne_bytes([to[0], to[1], if short { 0 } else { to[2] }, if short { 0 } else { to[3] }]),
+                size: size as u32,
+                pseudo: false,
+                udp: false,
+            };
+            let value = replace(Be16::new(checksum), &fix);
+            prop_assert_eq!(value.get(), update(checksum, &from[..size], &to[..size]));
         }
 
         #[test]

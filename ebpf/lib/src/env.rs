@@ -2,7 +2,7 @@
 
 use skep_abi::{
     Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, CtKey, CtValue, Endpoint, FragmentKey,
-    FragmentValue, MaglevKey, NodeMode, Peer, ServiceKey, ServiceValue, SockKey, SockValue, SourceKey,
+    FragmentValue, MaglevKey, NodeMode, Peer, ServiceKey, ServiceValue, SockKey, SockValue, SourceKey, V6,
 };
 
 /// What every program may ask about Services.
@@ -42,6 +42,9 @@ pub trait Env<A: Addr>: Balancer<A> {
 
     /// A pod of this node.
     fn endpoint(&mut self, addr: A) -> Option<Endpoint>;
+
+    /// What is known about an underlay address, of either family (IPv4 as a mapped address).
+    fn underlay(&mut self, addr: V6) -> Option<Peer>;
 
     /// Whether the address is in the Service range.
     fn is_service(&self, addr: A) -> bool;

@@ -149,6 +149,13 @@ impl<A: Addr + Hash> Env<A> for FakeEnv<A> {
         self.sources.contains(&(key.set, key.addr))
     }
 
+    fn underlay(&mut self, addr: V6) -> Option<Peer> {
+        self.peers
+            .iter()
+            .map(|(_, peer)| *peer)
+            .find(|peer| peer.node == addr && peer.flags.any(PeerFlags::REMOTE_NODE))
+    }
+
     fn endpoint(&mut self, addr: A) -> Option<Endpoint> {
         self.endpoints.get(&addr).copied()
     }

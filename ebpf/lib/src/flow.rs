@@ -1,34 +1,90 @@
 //! Ties conntrack, load balancing, translation and policy together: what every hook does with an IP packet.
+//!
+//! First a [`Plan`] is made from what conntrack and the Services say, then policy is asked, then the flow is recorded
+//! ([`commit`]), and only then is the packet rewritten ([`apply`]).
 
-use skep_abi::{DropReason, Scope, ServiceKey, ServiceValue};
+use skep_abi::{AffinityKey, CtFlags, DropReason, PeerFlags, Scope};
 
 use crate::{
-    conntrack::{self, Lookup, Target},
+    conntrack::{self, Target},
     env::Env,
     family::Family,
-    frame::{Content, Frame},
+    frame::{Content, Frame, SCTP},
     icmp, lb,
     nat::{End, rewrite},
     packet::Packet,
-    policy::{self, Side},
+    policy,
+    snat::{self, Source},
 };
 
-/// Whether a hook translates Services.
+/// Who sent a packet, as far as it matters for what may be done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Services {
-    /// Packets to a frontend go to a backend.
-    Translate,
-    /// Only flows that are translated already are followed.
-    Follow,
+pub enum Sender {
+    /// A pod of this node: Services are translated, and ICMP errors are about packets that it got.
+    Pod,
+    /// This node: Services are translated.
+    Host,
+    /// Somebody else: only flows that are translated already are followed.
+    Other,
 }
 
-/// What became of a packet.
+/// What becomes, or became, of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handled {
-    /// It goes where its (perhaps new) destination says.
-    Forward,
-    /// Its source became a frontend: it is a reply, and must not be routed back to where the backend is.
-    SourceTranslated,
+    /// Nobody translates it.
+    Plain,
+    /// It goes to a backend instead of a frontend.
+    Translated,
+    /// Its source becomes a frontend: it is a reply, and must not be routed back to where the backend is.
+    Reply,
+    /// It goes untranslated to the node of a backend.
+    Forwarded,
+}
+
+/// What is still to be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fresh {
+    /// Nothing: the flow is known.
+    Known,
+    /// A flow that nobody translates.
+    Direct,
+    /// A flow that this set translates.
+    Set(u32),
+}
+
+/// What to do with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan<A> {
+    /// The new source, if it changes.
+    pub source: Option<Target<A>>,
+    /// Where the packet goes: the new destination of a translated packet, the backend of a forwarded one.
+    pub to: Target<A>,
+    /// What becomes of it.
+    pub handled: Handled,
+    /// What is still to be recorded.
+    pub fresh: Fresh,
+    /// The flow's other entry wants to know that this packet closes a direction.
+    pub closes: bool,
+}
+
+impl<A: Family> Plan<A> {
+    /// A packet that stays as it is.
+    #[inline(always)]
+    fn plain(frame: &Frame<A>, fresh: Fresh) -> Self {
+        Self { source: None, to: frame.destination(), handled: Handled::Plain, fresh, closes: false }
+    }
+
+    /// The first packet of a flow to a backend.
+    #[inline(always)]
+    pub fn first(backend: Target<A>, set: u32) -> Self {
+        Self {
+            source: None,
+            to: backend,
+            handled: Handled::Translated,
+            fresh: Fresh::Set(set),
+            closes: false,
+        }
+    }
 }
 
 /// Finds the ports of later fragments, and remembers those of first ones.
@@ -49,7 +105,95 @@ pub fn fragments<A: Family, E: Env<A>>(env: &mut E, frame: &mut Frame<A>) -> Res
     Ok(())
 }
 
-/// Tracks a packet, translates it and asks policy.
+/// The plan for a packet of a known flow.
+#[inline(always)]
+pub fn follow<A: Family, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Option<Plan<A>> {
+    let hit = conntrack::touch(env, frame)?;
+    let value = &*hit.value;
+    let mut plan = Plan::plain(frame, Fresh::Known);
+    plan.closes = hit.closes;
+    let nat = Target { addr: value.nat_addr, port: value.nat_port };
+    let peer = Target { addr: value.peer_addr, port: value.peer_port };
+    let both = value.flags.any(CtFlags::SNAT);
+    if hit.is_reply {
+        plan.handled = Handled::Reply;
+        if value.flags.any(CtFlags::REVNAT) {
+            plan.source = Some(nat);
+            if both {
+                plan.to = peer;
+            }
+        }
+    } else if value.flags.any(CtFlags::DNAT) {
+        plan.handled = Handled::Translated;
+        plan.to = nat;
+        if both {
+            plan.source = Some(peer);
+        }
+    } else if value.flags.any(CtFlags::FORWARDED) {
+        plan.handled = Handled::Forwarded;
+        plan.to = nat;
+    }
+    Some(plan)
+}
+
+/// Asks policy and records the flow, if it is new. Afterwards the plan has its source.
+///
+/// # Errors
+/// Why the packet must be dropped.
+#[inline(always)]
+pub fn commit<A: Family, E: Env<A>>(
+    env: &mut E,
+    frame: &Frame<A>,
+    plan: &mut Plan<A>,
+    source: Source,
+) -> Result<(), DropReason> {
+    if plan.handled == Handled::Reply {
+        return Ok(());
+    }
+    policy::enforce(env, frame, &plan.to)?;
+    match plan.fresh {
+        Fresh::Known => Ok(()),
+        Fresh::Direct => conntrack::create(env, frame),
+        Fresh::Set(set) if plan.handled == Handled::Forwarded => {
+            conntrack::create_forwarded(env, frame, &plan.to, set)
+        }
+        Fresh::Set(_) if frame.protocol == SCTP && frame.dst_port != plan.to.port => {
+            Err(DropReason::SctpPort)
+        }
+        Fresh::Set(set) => {
+            plan.source = snat::establish(env, frame, &plan.to, set, source)?;
+            Ok(())
+        }
+    }
+}
+
+/// Rewrites a packet as planned.
+///
+/// # Errors
+/// [`DropReason::RewriteFailed`].
+#[inline(always)]
+pub fn apply<A: Family, P: Packet, E: Env<A>>(
+    env: &mut E,
+    packet: &mut P,
+    frame: &mut Frame<A>,
+    plan: &Plan<A>,
+) -> Result<(), DropReason> {
+    if plan.handled == Handled::Forwarded {
+        return Ok(());
+    }
+    if let Some(source) = plan.source {
+        rewrite(packet, frame, End::Source, source).ok_or(DropReason::RewriteFailed)?;
+    }
+    if plan.to != frame.destination() {
+        rewrite(packet, frame, End::Destination, plan.to).ok_or(DropReason::RewriteFailed)?;
+    }
+    if plan.closes {
+        conntrack::mirror(env, frame);
+    }
+    Ok(())
+}
+
+/// Tracks a packet of the cluster, translates it and asks policy.
 ///
 /// # Errors
 /// Why the packet must be dropped.
@@ -58,78 +202,42 @@ pub fn handle<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
     frame: &mut Frame<A>,
-    services: Services,
+    sender: Sender,
 ) -> Result<Handled, DropReason> {
-    if frame.content == Content::Error {
-        let before = frame.src;
-        icmp::translate(env, packet, frame)?;
-        return Ok(if frame.src == before { Handled::Forward } else { Handled::SourceTranslated });
+    match frame.content {
+        Content::Error => return icmp::translate(env, packet, frame, sender),
+        Content::Redirect => return Err(DropReason::IcmpRedirect),
+        _ => {}
     }
     fragments(env, frame)?;
-    match conntrack::lookup(env, frame) {
-        Lookup::Reply(None) => return Ok(Handled::Forward),
-        Lookup::Reply(Some(frontend)) => {
-            rewrite(packet, frame, End::Source, frontend).ok_or(DropReason::RewriteFailed)?;
-            return Ok(Handled::SourceTranslated);
-        }
-        Lookup::Original(None) => {}
-        Lookup::Original(Some(backend)) => {
-            rewrite(packet, frame, End::Destination, backend).ok_or(DropReason::RewriteFailed)?;
-        }
-        Lookup::New => start(env, packet, frame, services)?,
-    }
-    policy::verdict(env, frame, Side::Egress).enforce()?;
-    policy::verdict(env, frame, Side::Ingress).enforce()?;
-    Ok(Handled::Forward)
+    let mut plan = match follow(env, frame) {
+        Some(plan) => plan,
+        None => start(env, frame, sender)?,
+    };
+    // Who reaches itself through a Service would answer itself directly: the answer must come back here.
+    let source = if plan.to.addr == frame.src { Source::Gateway } else { Source::Own };
+    commit(env, frame, &mut plan, source)?;
+    apply(env, packet, frame, &plan)?;
+    // A reply that nobody translates is nothing special.
+    let plain = plan.handled == Handled::Reply && plan.source.is_none();
+    Ok(if plain { Handled::Plain } else { plan.handled })
 }
 
-/// The first packet of a flow.
+/// The plan for the first packet of a flow.
 #[inline(always)]
-fn start<A: Family, P: Packet, E: Env<A>>(
-    env: &mut E,
-    packet: &mut P,
-    frame: &mut Frame<A>,
-    services: Services,
-) -> Result<(), DropReason> {
-    if services == Services::Translate {
-        let key = ServiceKey::new(frame.dst, frame.dst_port, frame.protocol, Scope::INSIDE);
-        if let Some(service) = env.service(&key) {
-            let backend = choose(env, frame, &service)?;
-            conntrack::create_translated(env, frame, backend, service.set)?;
-            return rewrite(packet, frame, End::Destination, backend).ok_or(DropReason::RewriteFailed);
+fn start<A: Family, E: Env<A>>(env: &mut E, frame: &Frame<A>, sender: Sender) -> Result<Plan<A>, DropReason> {
+    if sender != Sender::Other {
+        let to = frame.destination();
+        if let Some(service) = lb::find(env, &to, frame.protocol, Scope::INSIDE, PeerFlags(0)) {
+            let client = AffinityKey::address(service.set, frame.src);
+            let pick = lb::choose(env, &service, &client).ok_or_else(|| lb::why_empty(&service))?;
+            return Ok(Plan::first(pick.target(), service.set));
         }
         if env.is_service(frame.dst) {
             return Err(DropReason::NoService);
         }
     }
-    conntrack::create(env, frame)
-}
-
-/// A backend for a new flow: not the sender itself, and not where another live flow has the same addresses and ports.
-#[inline(always)]
-fn choose<A: Family, E: Env<A>>(
-    env: &mut E,
-    frame: &Frame<A>,
-    service: &ServiceValue,
-) -> Result<Target<A>, DropReason> {
-    let first = lb::pick(env, service).ok_or(DropReason::NoBackend)?;
-    let target = Target { addr: first.backend.addr, port: first.backend.port };
-    let obstacle = if target.addr == frame.src {
-        DropReason::Hairpin
-    } else if conntrack::is_taken(env, frame, target) {
-        DropReason::FlowConflict
-    } else {
-        return Ok(target);
-    };
-    let second = lb::pick_next(env, service, first.slot).ok_or(obstacle)?;
-    let target = Target { addr: second.backend.addr, port: second.backend.port };
-    if target.addr == frame.src {
-        return Err(DropReason::Hairpin);
-    }
-    if conntrack::is_taken(env, frame, target) {
-        return Err(DropReason::FlowConflict);
-    }
-    Ok(target)
+    Ok(Plan::plain(frame, Fresh::Direct))
 }
 
 #[cfg(test)]

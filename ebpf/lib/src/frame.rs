@@ -2,22 +2,28 @@
 
 use skep_abi::{Addr, Be16, FragmentKey, FragmentValue, TcpSeen, layout};
 
-use crate::packet::Packet;
+use crate::{conntrack::Target, packet::Packet};
 
 /// TCP's protocol number.
 pub const TCP: u8 = 6;
 /// UDP's protocol number.
 pub const UDP: u8 = 17;
+/// SCTP's protocol number (RFC 9260). Its ports lie where TCP's do, but its checksum cannot follow a change of them.
+pub const SCTP: u8 = 132;
 
 /// What an IP packet carries, as far as flows are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// TCP or UDP: ports are where they usually are.
+    /// TCP, UDP or SCTP: ports are where they usually are.
     Ports,
     /// ICMP echo: the identifier stands for the asking side's port.
     Echo,
     /// An ICMP error about another packet.
     Error,
+    /// An ICMP redirect.
+    Redirect,
+    /// ICMPv6 router and neighbour discovery (RFC 4861), without redirects.
+    Neighbour,
     /// A later fragment: ports are known from the first one, but are not in the packet.
     Fragment,
     /// Anything else: a flow is its addresses and protocol.
@@ -50,6 +56,29 @@ pub struct Frame<A> {
 }
 
 impl<A: Addr> Frame<A> {
+    /// A frame without L4 yet.
+    #[inline(always)]
+    pub fn new(src: A, dst: A, protocol: u8, l4: u32) -> Self {
+        Self {
+            src,
+            dst,
+            src_port: Be16::ZERO,
+            dst_port: Be16::ZERO,
+            protocol,
+            tcp: TcpSeen::ANY,
+            opens: false,
+            content: Content::Opaque,
+            l4,
+            fragment: None,
+        }
+    }
+
+    /// Where the packet goes.
+    #[inline(always)]
+    pub fn destination(&self) -> Target<A> {
+        Target { addr: self.dst, port: self.dst_port }
+    }
+
     /// The key under which the ports of a fragmented datagram are remembered.
     #[inline(always)]
     pub fn fragment_key(&self, id: u32) -> FragmentKey<A> {
@@ -63,7 +92,7 @@ impl<A: Addr> Frame<A> {
     }
 }
 
-/// The first four bytes of TCP and UDP.
+/// The first four bytes of TCP, UDP and SCTP.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ports {

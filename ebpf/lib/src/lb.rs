@@ -1,8 +1,21 @@
-//! Load balancing: which backend takes a new connection.
+//! Load balancing: which frontend a packet or a socket means, and which backend takes a new connection.
+//!
+//! Sockets, classifiers and XDP share this. [`affinity`] keeps clients with their backend, [`maglev`] gives outside
+//! clients the same backend on every node; everybody else is spread at random.
 
-use skep_abi::{Addr, BackendKey, BackendValue, ServiceValue};
+use skep_abi::{
+    Addr, AffinityKey, BackendKey, BackendValue, Be16, DropReason, PeerFlags, Scope, ServiceFlags,
+    ServiceKey, ServiceValue, SourceKey,
+};
 
-use crate::env::Balancer;
+use crate::{
+    conntrack::Target,
+    env::{Balancer, Env},
+    frame::Frame,
+};
+
+pub mod affinity;
+pub mod maglev;
 
 /// A backend that was picked, and its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +24,168 @@ pub struct Pick<A> {
     pub backend: BackendValue<A>,
     /// In which slot.
     pub slot: u16,
+}
+
+impl<A: Addr> Pick<A> {
+    /// Where packets go.
+    #[inline(always)]
+    pub fn target(&self) -> Target<A> {
+        Target { addr: self.backend.addr, port: self.backend.port }
+    }
+}
+
+/// The row of a frontend: by its address, or else as a node port on an address that has all of the `required` flags.
+#[inline(always)]
+pub fn find<A: Addr, E: Balancer<A>>(
+    env: &mut E,
+    to: &Target<A>,
+    protocol: u8,
+    scope: Scope,
+    required: PeerFlags,
+) -> Option<ServiceValue> {
+    // Rows of node ports have no address: nobody may ask for them by saying so.
+    if to.addr == A::default() {
+        return None;
+    }
+    let mut key = ServiceKey::new(to.addr, to.port, protocol, scope);
+    if let Some(service) = env.service(&key) {
+        return Some(service);
+    }
+    if !is_node_port(env, to.port) {
+        return None;
+    }
+    let peer = env.peer(to.addr)?;
+    if !peer.flags.all(required.with(PeerFlags::NODE_PORT)) {
+        return None;
+    }
+    key.addr = A::default();
+    env.service(&key)
+}
+
+#[inline(always)]
+fn is_node_port<A: Addr, E: Balancer<A>>(env: &E, port: Be16) -> bool {
+    let (first, last) = env.node_ports();
+    first != 0 && port.get() >= first && port.get() <= last
+}
+
+/// The row of a frontend for a client outside the cluster; `None`: not a Service, as far as it is concerned.
+///
+/// # Errors
+/// [`DropReason::SourceRange`], or [`DropReason::NoService`] when the row has just gone.
+#[inline(always)]
+pub fn find_outside<A: Addr, E: Env<A>>(
+    env: &mut E,
+    frame: &Frame<A>,
+) -> Result<Option<ServiceValue>, DropReason> {
+    let to = frame.destination();
+    let Some(inside) = find(env, &to, frame.protocol, Scope::INSIDE, PeerFlags::HOST) else {
+        return Ok(None);
+    };
+    if !inside.flags.any(ServiceFlags::EXTERNAL) {
+        return Ok(None);
+    }
+    let mut service = inside;
+    if inside.flags.any(ServiceFlags::SPLIT) {
+        service = env.service(&key_beside(&inside, frame, Scope::OUTSIDE)).ok_or(DropReason::NoService)?;
+    }
+    admit(env, &service, frame)?;
+    Ok(Some(service))
+}
+
+/// The row of a frontend for backends of this node, for a packet that another node sent here untranslated.
+///
+/// # Errors
+/// [`DropReason::NotOutside`], [`DropReason::SourceRange`].
+#[inline(always)]
+pub fn find_local<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Result<ServiceValue, DropReason> {
+    let to = frame.destination();
+    let service = find(env, &to, frame.protocol, Scope::LOCAL, PeerFlags(0)).ok_or(DropReason::NotOutside)?;
+    if !service.flags.any(ServiceFlags::EXTERNAL) {
+        return Err(DropReason::NotOutside);
+    }
+    admit(env, &service, frame)?;
+    Ok(service)
+}
+
+/// The key of another row of the frontend that a packet was found to mean.
+#[inline(always)]
+fn key_beside<A: Addr>(service: &ServiceValue, frame: &Frame<A>, scope: Scope) -> ServiceKey<A> {
+    let addr = if service.flags.any(ServiceFlags::NODE_PORT) { A::default() } else { frame.dst };
+    ServiceKey::new(addr, frame.dst_port, frame.protocol, scope)
+}
+
+#[inline(always)]
+fn admit<A: Addr, E: Env<A>>(
+    env: &mut E,
+    service: &ServiceValue,
+    frame: &Frame<A>,
+) -> Result<(), DropReason> {
+    if service.flags.any(ServiceFlags::SOURCE_RANGES)
+        && !env.in_source_range(&SourceKey::host(service.set, frame.src))
+    {
+        return Err(DropReason::SourceRange);
+    }
+    Ok(())
+}
+
+/// Why a Service without backends is not served.
+#[inline(always)]
+#[must_use]
+pub fn why_empty(service: &ServiceValue) -> DropReason {
+    if service.flags.any(ServiceFlags::SILENT) { DropReason::NoLocalBackend } else { DropReason::NoBackend }
+}
+
+/// A backend for a client in the cluster.
+#[inline(always)]
+pub fn choose<A: Addr, E: Balancer<A>>(
+    env: &mut E,
+    service: &ServiceValue,
+    client: &AffinityKey,
+) -> Option<Pick<A>> {
+    if service.affinity == 0 {
+        return pick(env, service);
+    }
+    let pick = match affinity::recall(env, service, client) {
+        Some(pick) => pick,
+        None => pick(env, service)?,
+    };
+    affinity::remember(env, client, &pick);
+    Some(pick)
+}
+
+/// A backend for a client outside the cluster: by affinity, else by Maglev where the set has a table, else by chance.
+#[inline(always)]
+pub fn choose_outside<A: Addr, E: Env<A>>(
+    env: &mut E,
+    service: &ServiceValue,
+    frame: &Frame<A>,
+) -> Option<Pick<A>> {
+    let sticky = service.affinity != 0;
+    let client = AffinityKey::address(service.set, frame.src);
+    let mut found = if sticky { affinity::recall(env, service, &client) } else { None };
+    if found.is_none() && service.maglev != 0 {
+        // Clients with affinity are told apart by address alone, so that every node sends them to the same backend.
+        let hash = if sticky { maglev::hash_client(frame.src) } else { maglev::hash_flow(frame) };
+        found = maglev::slot(env, service, hash).and_then(|slot| at(env, service, slot.into()));
+    }
+    let pick = match found {
+        Some(pick) => pick,
+        None => pick(env, service)?,
+    };
+    if sticky {
+        affinity::remember(env, &client, &pick);
+    }
+    Some(pick)
+}
+
+/// The backend in a slot.
+#[inline(always)]
+pub fn at<A: Addr, E: Balancer<A>>(env: &mut E, service: &ServiceValue, slot: u32) -> Option<Pick<A>> {
+    if slot >= u32::from(service.count) {
+        return None;
+    }
+    let backend = env.backend(&BackendKey { set: service.set, slot })?;
+    Some(Pick { backend, slot: slot as u16 })
 }
 
 /// Maps a random number onto `0..count` without a division.
@@ -23,47 +198,9 @@ pub const fn scale(random: u32, count: u16) -> u32 {
 /// Picks a random backend. A slot that has just vanished is replaced by slot zero, which is the last to go.
 #[inline(always)]
 pub fn pick<A: Addr, E: Balancer<A>>(env: &mut E, service: &ServiceValue) -> Option<Pick<A>> {
-    if service.count == 0 {
-        return None;
-    }
     let slot = scale(env.random(), service.count);
-    if let Some(backend) = env.backend(&BackendKey { set: service.set, slot }) {
-        return Some(Pick { backend, slot: slot as u16 });
-    }
-    let backend = env.backend(&BackendKey { set: service.set, slot: 0 })?;
-    Some(Pick { backend, slot: 0 })
-}
-
-/// Picks the neighbour of a slot: for a connection that must not go where the first choice led.
-#[inline(always)]
-pub fn pick_next<A: Addr, E: Balancer<A>>(env: &mut E, service: &ServiceValue, slot: u16) -> Option<Pick<A>> {
-    let next = if slot + 1 < service.count { slot + 1 } else { 0 };
-    if next == slot {
-        return None;
-    }
-    let backend = env.backend(&BackendKey { set: service.set, slot: u32::from(next) })?;
-    Some(Pick { backend, slot: next })
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn a_scaled_number_is_a_slot(random in any::<u32>(), count in 1u16..) {
-            prop_assert!(scale(random, count) < u32::from(count));
-        }
-    }
-
-    #[test]
-    fn slots_are_chosen_evenly() {
-        let mut counts = [0u32; 3];
-        for step in 0..3000u32 {
-            counts[scale(step.wrapping_mul(0x9e37_79b9), 3) as usize] += 1;
-        }
-        assert!(counts.iter().all(|count| (950..1050).contains(count)), "{counts:?}");
+    match at(env, service, slot) {
+        Some(pick) => Some(pick),
+        None => at(env, service, 0),
     }
 }

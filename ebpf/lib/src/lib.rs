@@ -4,11 +4,12 @@
 //! programs bind it to contexts, helpers and maps, the tests to byte vectors and hash maps. One source serves both
 //! address families: what differs is in [`family`].
 //!
-//! Map: [`packet`] and [`env`] are the two seams to the outside; [`frame`] is a parsed packet; [`conntrack`] and [`lb`]
-//! are state, [`nat`], [`icmp`] and [`arp`] rewrite; [`policy`] is where verdicts will come from; [`flow`] ties them
-//! together; [`hooks`] has a function for each place where a program sits; [`sock`] translates sockets.
+//! Map: [`packet`] and [`env`] are the two seams to the outside; [`frame`] is a parsed packet; [`conntrack`], [`lb`] and
+//! [`snat`] are state, [`nat`], [`icmp`], [`arp`], [`ndp`] and [`encap`] rewrite; [`policy`] is where verdicts will come
+//! from; [`flow`] ties them together; [`hooks`] has a function for each place where a program sits; [`sock`] translates
+//! sockets.
 //!
-//! Kernel floor 5.10: no loops that the verifier would have to count, no fetched atomics. Functions are inlined into the
+//! Kernel floor 5.10: only short loops with constant bounds, no fetched atomics. Functions are inlined into the
 //! programs, so that the verifier sees plain code and offsets stay provable.
 #![no_std]
 
@@ -18,6 +19,7 @@ extern crate std;
 pub mod arp;
 pub mod conntrack;
 pub mod csum;
+pub mod encap;
 pub mod env;
 pub mod family;
 pub mod flow;
@@ -26,8 +28,10 @@ pub mod hooks;
 pub mod icmp;
 pub mod lb;
 pub mod nat;
+pub mod ndp;
 pub mod packet;
 pub mod policy;
+pub mod snat;
 pub mod sock;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use skep_abi::Be16;
 use crate::{
     conntrack::Target,
     family::Family,
-    frame::{Content, Frame, TCP, UDP},
+    frame::{Content, Frame, SCTP, TCP, UDP},
     packet::{ChecksumFix, Packet},
 };
 
@@ -80,6 +80,9 @@ fn rewrite_port<A: Family, P: Packet>(
         End::Destination => (frame.l4 + 2, frame.dst_port),
     };
     if frame.content == Content::Ports && from != to {
+        if frame.protocol == SCTP {
+            return None;
+        }
         packet.write(at, to)?;
         if let Some((at, _, udp)) = l4_checksum(frame) {
             let (from, to) = (u32::from(from.raw()), u32::from(to.raw()));

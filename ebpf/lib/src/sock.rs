@@ -1,12 +1,12 @@
 //! Services at the socket: translated once, when an application connects or sends, and back when it asks who it talks to.
 
-use skep_abi::{Addr, BackendKey, Be16, Scope, ServiceKey, SockKey, SockValue};
+use skep_abi::{Addr, AffinityKey, BackendKey, Be16, PeerFlags, Scope, SockKey, SockValue};
 
 use crate::{
     conntrack::Target,
     env::SockEnv,
     frame::UDP,
-    lb::{Pick, pick},
+    lb::{self, Pick},
 };
 
 /// What becomes of a socket call.
@@ -21,16 +21,27 @@ pub enum SockVerdict<A> {
     Refuse,
 }
 
+/// Who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Cookie of the socket.
+    pub cookie: u64,
+    /// Cookie of its network namespace: all sockets of a pod are one client.
+    pub netns: u64,
+}
+
 /// An application connects to, or sends a datagram to, an address.
 #[inline(always)]
 pub fn outgoing<A: Addr, E: SockEnv<A>>(
     env: &mut E,
-    cookie: u64,
+    caller: &Caller,
     addr: A,
     port: Be16,
     protocol: u8,
 ) -> SockVerdict<A> {
-    let Some(service) = env.service(&ServiceKey::new(addr, port, protocol, Scope::INSIDE)) else {
+    let cookie = caller.cookie;
+    let to = Target { addr, port };
+    let Some(service) = lb::find(env, &to, protocol, Scope::INSIDE, PeerFlags(0)) else {
         return SockVerdict::Pass;
     };
     let front = SockKey::new(cookie, addr, port, protocol);
@@ -45,7 +56,8 @@ pub fn outgoing<A: Addr, E: SockEnv<A>>(
     {
         return SockVerdict::Translate(Target { addr: backend.addr, port: backend.port });
     }
-    let Some(Pick { backend, slot }) = pick(env, &service) else { return SockVerdict::Refuse };
+    let client = AffinityKey::netns(service.set, caller.netns);
+    let Some(Pick { backend, slot }) = lb::choose(env, &service, &client) else { return SockVerdict::Refuse };
     let back = SockKey::new(cookie, backend.addr, backend.port, protocol);
     let shown = SockValue { addr, port, slot, set: service.set };
     // When there is no room the connection still works; only the address shown to the application is the backend's.
@@ -79,11 +91,15 @@ mod tests {
 
     const TCP: u8 = 6;
 
+    fn caller(cookie: u64) -> Caller {
+        Caller { cookie, netns: 1 }
+    }
+
     fn translated_and_shown<A: Numbered>() {
         let mut env = FakeEnv::<A>::new();
         let (frontend, backend) = (A::numbered(96, 1), A::numbered(244, 7));
         env.add_service(frontend, 80, TCP, &[(backend, 8080)]);
-        let verdict = outgoing(&mut env, 42, frontend, Be16::new(80), TCP);
+        let verdict = outgoing(&mut env, &caller(42), frontend, Be16::new(80), TCP);
         assert_eq!(verdict, SockVerdict::Translate(Target { addr: backend, port: Be16::new(8080) }));
         let shown = incoming(&mut env, 42, backend, Be16::new(8080), TCP);
         assert_eq!(shown, Some(Target { addr: frontend, port: Be16::new(80) }));
@@ -101,9 +117,9 @@ mod tests {
         let mut env = FakeEnv::<V4>::new();
         let frontend = V4::numbered(96, 1);
         env.add_service(frontend, 80, TCP, &[]);
-        assert_eq!(outgoing(&mut env, 1, frontend, Be16::new(80), TCP), SockVerdict::Refuse);
-        assert_eq!(outgoing(&mut env, 1, frontend, Be16::new(81), TCP), SockVerdict::Pass);
-        assert_eq!(outgoing(&mut env, 1, frontend, Be16::new(80), UDP), SockVerdict::Pass);
+        assert_eq!(outgoing(&mut env, &caller(1), frontend, Be16::new(80), TCP), SockVerdict::Refuse);
+        assert_eq!(outgoing(&mut env, &caller(1), frontend, Be16::new(81), TCP), SockVerdict::Pass);
+        assert_eq!(outgoing(&mut env, &caller(1), frontend, Be16::new(80), UDP), SockVerdict::Pass);
     }
 
     #[test]
@@ -112,7 +128,7 @@ mod tests {
         let frontend = V4::numbered(96, 1);
         let backends = [(V4::numbered(244, 7), 53), (V4::numbered(244, 8), 53)];
         env.add_service(frontend, 53, UDP, &backends);
-        let send = |env: &mut FakeEnv<V4>| match outgoing(env, 1, frontend, Be16::new(53), UDP) {
+        let send = |env: &mut FakeEnv<V4>| match outgoing(env, &caller(1), frontend, Be16::new(53), UDP) {
             SockVerdict::Translate(to) => to.addr,
             other => panic!("{other:?}"),
         };

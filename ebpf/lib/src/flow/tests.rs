@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use skep_abi::{CtState, DropReason, V4, V6, conntrack::TcpSeen};
 
-use super::{Handled, Services, handle};
+use super::{Handled, Sender, handle};
 use crate::{
-    conntrack::peek,
+    conntrack::key_of,
     fake::{FakeEnv, FakePacket, Numbered, build, echo, is_sound, tcp, udp},
     frame::Frame,
 };
@@ -27,6 +27,7 @@ impl<A: Numbered> World<A> {
         let backends = [A::numbered(244, 7), A::numbered(244, 8)];
         let (client, frontend) = (A::numbered(244, 5), A::numbered(96, 1));
         let mut env = FakeEnv::new();
+        env.gateway = A::numbered(244, 1);
         for protocol in [6, 17] {
             env.add_service(frontend, 80, protocol, &[(backends[0], 8080), (backends[1], 8080)]);
         }
@@ -35,7 +36,7 @@ impl<A: Numbered> World<A> {
 
     fn pass(&mut self, packet: &mut FakePacket) -> Result<(Handled, Frame<A>), DropReason> {
         let mut frame = A::parse(packet)?;
-        let handled = handle(&mut self.env, packet, &mut frame, Services::Translate)?;
+        let handled = handle(&mut self.env, packet, &mut frame, Sender::Host)?;
         assert!(is_sound::<A>(packet), "a checksum is wrong");
         assert_eq!(A::parse(packet).map(|read| (read.src, read.dst)), Ok((frame.src, frame.dst)));
         Ok((handled, frame))
@@ -43,7 +44,7 @@ impl<A: Numbered> World<A> {
 
     fn state(&mut self, from: (A, u16), to: (A, u16)) -> CtState {
         let frame = A::parse(&tcp(from, to, ACK)).unwrap();
-        let (value, _) = peek(&mut self.env, &frame).unwrap();
+        let value = self.env.flows[&key_of(&frame).0];
         CtState::of(value.original, value.reply)
     }
 }
@@ -54,14 +55,14 @@ fn a_connection_to_a_frontend_reaches_one_backend_and_its_replies_come_from_the_
     let mut chosen = None;
     for flags in [SYN, ACK, ACK] {
         let (handled, frame) = world.pass(&mut tcp(client, frontend, flags)).unwrap();
-        assert_eq!(handled, Handled::Forward);
+        assert_eq!(handled, Handled::Translated);
         assert!(world.backends.contains(&frame.dst));
         assert_eq!(*chosen.get_or_insert(frame.dst), frame.dst, "packets of a connection stay together");
         assert_eq!(frame.dst_port.get(), 8080);
     }
     let backend = (chosen.unwrap(), 8080);
     let (handled, frame) = world.pass(&mut tcp(backend, client, SYN | ACK)).unwrap();
-    assert_eq!((handled, frame.src, frame.src_port.get()), (Handled::SourceTranslated, frontend.0, 80));
+    assert_eq!((handled, frame.src, frame.src_port.get()), (Handled::Reply, frontend.0, 80));
 }
 
 #[test]
@@ -138,28 +139,60 @@ fn services_without_port_or_backend_are_refused_by_name() {
     assert_eq!(world.pass(&mut tcp(client, (empty, 80), SYN)), Err(DropReason::NoBackend));
 }
 
-#[test]
-fn a_pod_that_is_its_own_backend_gets_the_other_one_and_alone_none() {
-    let mut world = World::<V4>::new();
-    let own = world.backends[0];
-    for port in 40_000..40_032 {
-        let (_, frame) = world.pass(&mut tcp((own, port), (world.frontend, 80), SYN)).unwrap();
-        assert_eq!(frame.dst, world.backends[1]);
-    }
-    let alone = V4::numbered(96, 9);
+fn a_pod_reaches_itself<A: Numbered>() {
+    let mut world = World::<A>::new();
+    let (own, alone) = (world.backends[0], A::numbered(96, 9));
     world.env.add_service(alone, 80, 6, &[(own, 8080)]);
-    assert_eq!(world.pass(&mut tcp((own, 1), (alone, 80), SYN)), Err(DropReason::Hairpin));
+    let (client, frontend) = ((own, 40_000), (alone, 80));
+    let (_, asked) = world.pass(&mut tcp(client, frontend, SYN)).unwrap();
+    assert_eq!((asked.src, asked.dst), (world.env.gateway, own), "it sees the gateway ask");
+    let asker = (asked.src, asked.src_port.get());
+    let (handled, answer) = world.pass(&mut tcp((own, 8080), asker, SYN | ACK)).unwrap();
+    assert_eq!(handled, Handled::Reply);
+    assert_eq!((answer.src, answer.src_port.get()), frontend);
+    assert_eq!((answer.dst, answer.dst_port.get()), client);
 }
 
 #[test]
-fn a_translation_never_takes_over_a_live_direct_connection() {
-    let mut world = World::<V4>::new();
-    let single = V4::numbered(96, 9);
+fn a_pod_reaches_itself_through_its_service_in_both_families() {
+    a_pod_reaches_itself::<V4>();
+    a_pod_reaches_itself::<V6>();
+}
+
+fn a_translation_beside_a_live_direct_connection<A: Numbered>() {
+    let mut world = World::<A>::new();
+    let single = A::numbered(96, 9);
     let backend = (world.backends[0], 8080);
     world.env.add_service(single, 80, 6, &[backend]);
     let client = (world.client, 40_000);
     world.pass(&mut tcp(client, backend, SYN)).unwrap();
     world.pass(&mut tcp(backend, client, SYN | ACK)).unwrap();
+    let (_, asked) = world.pass(&mut tcp(client, (single, 80), SYN)).unwrap();
+    assert_eq!(asked.src, client.0, "the client keeps its address, and so its identity");
+    assert_ne!(asked.src_port.get(), client.1);
+    let asker = (asked.src, asked.src_port.get());
+    let (_, answer) = world.pass(&mut tcp(backend, asker, SYN | ACK)).unwrap();
+    assert_eq!((answer.src, answer.src_port.get()), (single, 80));
+    assert_eq!((answer.dst, answer.dst_port.get()), client);
+    let (_, direct) = world.pass(&mut tcp(backend, client, ACK)).unwrap();
+    assert_eq!((direct.src, direct.src_port.get()), backend, "the direct connection stays what it is");
+}
+
+#[test]
+fn a_translation_never_takes_over_a_live_direct_connection() {
+    a_translation_beside_a_live_direct_connection::<V4>();
+    a_translation_beside_a_live_direct_connection::<V6>();
+}
+
+#[test]
+fn a_translation_without_a_free_port_is_a_conflict() {
+    let mut world = World::<V4>::new();
+    world.env.nat_ports = (40_000, 40_000);
+    let single = V4::numbered(96, 9);
+    let backend = (world.backends[0], 8080);
+    world.env.add_service(single, 80, 6, &[backend]);
+    let client = (world.client, 40_000);
+    world.pass(&mut tcp(client, backend, SYN)).unwrap();
     assert_eq!(world.pass(&mut tcp(client, (single, 80), SYN)), Err(DropReason::FlowConflict));
     world.pass(&mut tcp(client, backend, RST)).unwrap();
     assert!(world.pass(&mut tcp(client, (single, 80), SYN)).is_ok());
@@ -206,7 +239,7 @@ fn errors_follow_the_flow_they_quote<A: Numbered>() {
     // The backend's host refuses what it received: the client must read of the frontend, from the frontend.
     let mut refused = unreachable(backend.0, client.0, &sent);
     let (handled, frame) = world.pass(&mut refused).unwrap();
-    assert_eq!((handled, frame.src), (Handled::SourceTranslated, frontend.0));
+    assert_eq!((handled, frame.src), (Handled::Reply, frontend.0));
     let quoted = A::parse_quoted(&refused, frame.l4 + 8).unwrap();
     assert_eq!((quoted.dst, quoted.dst_port.get()), frontend);
     // The client refuses an answer: the backend must read of itself.
@@ -247,7 +280,7 @@ fn later_fragments_follow_the_first_and_strangers_are_refused() {
     };
     let handle_one = |world: &mut World<V4>, mut packet: FakePacket| {
         let mut frame = <V4 as crate::Family>::parse(&packet).unwrap();
-        handle(&mut world.env, &mut packet, &mut frame, Services::Translate).map(|_| (frame, packet))
+        handle(&mut world.env, &mut packet, &mut frame, Sender::Host).map(|_| (frame, packet))
     };
     assert_eq!(handle_one(&mut world, fragment(1)).map(drop), Err(DropReason::FragmentUnknown));
     let (first, _) = handle_one(&mut world, fragment(0x2000)).unwrap();
@@ -297,11 +330,11 @@ proptest! {
         let mut packet = FakePacket(bytes);
         let mut v4 = World::<V4>::new();
         if let Ok(mut frame) = <V4 as crate::Family>::parse(&packet) {
-            let _any = handle(&mut v4.env, &mut packet, &mut frame, Services::Translate);
+            let _any = handle(&mut v4.env, &mut packet, &mut frame, Sender::Host);
         }
         let mut v6 = World::<V6>::new();
         if let Ok(mut frame) = <V6 as crate::Family>::parse(&packet) {
-            let _any = handle(&mut v6.env, &mut packet, &mut frame, Services::Translate);
+            let _any = handle(&mut v6.env, &mut packet, &mut frame, Sender::Host);
         }
     }
 }

@@ -77,7 +77,7 @@ fn a_reply_from_a_backend_to_this_node_goes_in_by_the_node_side_pair() {
 }
 
 fn arrive(src: V4, dst: V4, outer: V6) -> Result<Action, DropReason> {
-    from_overlay::<V4, _, _>(&mut env(), &mut tcp((src, 1000), (dst, 80), 2), outer)
+    from_overlay::<V4, _, _>(&mut env(), &mut tcp((src, 1000), (dst, 80), 2), outer, skep_abi::VNI_CLUSTER)
 }
 
 #[test]
