@@ -21,6 +21,11 @@ macro_rules! cases {
 
 /// Brings the cluster up, runs the cases, takes it down. The filter is cargo's: a part of a name.
 pub fn run(prefix: &'static str, cases: &[Case]) -> ExitCode {
+    run_with(prefix, &[], cases)
+}
+
+/// The same with further arguments of `skep up`.
+pub fn run_with(prefix: &'static str, up: &[&str], cases: &[Case]) -> ExitCode {
     let cluster = match Cluster::new(prefix) {
         Ok(cluster) => cluster,
         Err(error) => {
@@ -28,10 +33,10 @@ pub fn run(prefix: &'static str, cases: &[Case]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    run_on(&cluster, cases)
+    run_on(&cluster, up, cases)
 }
 
-fn run_on(cluster: &Cluster, cases: &[Case]) -> ExitCode {
+fn run_on(cluster: &Cluster, arguments: &[&str], cases: &[Case]) -> ExitCode {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("needs root: nodes are made of namespaces, mounts and cgroups");
         say(&format!("test result: ok. 0 passed; 0 failed; {} ignored", cases.len()));
@@ -41,7 +46,7 @@ fn run_on(cluster: &Cluster, cases: &[Case]) -> ExitCode {
     let chosen: Vec<&Case> = cases.iter().filter(|(name, _)| name.contains(&filter)).collect();
     say(&format!("\nrunning {} tests", chosen.len()));
     // A run that was killed leaves its cluster behind.
-    let up = cluster.down().and_then(|_| cluster.up(&[]));
+    let up = cluster.down().and_then(|_| cluster.up(arguments));
     let (mut passed, mut failed) = (0, 0);
     if let Err(error) = up {
         say(&format!("the cluster does not come up: {error:#}"));
