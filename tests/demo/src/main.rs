@@ -8,6 +8,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod ask;
+mod fetch;
 mod serve;
 mod tally;
 
@@ -25,6 +26,11 @@ enum Command {
     Serve(serve::Serve),
     /// Asks a server and prints a tally in JSON; fails when a question stayed without an answer.
     Ask(ask::Ask),
+    /// Fetches http://ADDRESS:PORT/PATH and prints the answer, its status first.
+    Fetch {
+        /// Where from.
+        url: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -40,6 +46,10 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve(options) => serve::serve(&options).map(|()| ExitCode::SUCCESS),
+        Command::Fetch { url } => {
+            writeln!(std::io::stdout(), "{}", fetch::fetch(&url)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Ask(options) => {
             let tally = ask::ask(&options)?;
             writeln!(std::io::stdout(), "{}", serde_json::to_string(&tally)?)?;

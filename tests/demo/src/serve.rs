@@ -53,8 +53,8 @@ pub(crate) fn serve(options: &Serve) -> Result<()> {
         }
     }
     for port in options.udp.iter().copied() {
-        let socket = bind(port, Type::DGRAM, Protocol::UDP)
-            .with_context(|| format!("cannot listen on UDP {port}"))?;
+        let socket =
+            bind(port, Type::DGRAM, Protocol::UDP).with_context(|| format!("cannot listen on UDP {port}"))?;
         thread::spawn(move || datagrams(&socket.into(), port));
     }
     eprintln!("serving as {}", name());

@@ -18,6 +18,8 @@ pub(crate) struct Tally {
     pods: BTreeMap<String, u64>,
     /// How often each node answered.
     nodes: BTreeMap<String, u64>,
+    /// How often each of their ports answered.
+    ports: BTreeMap<String, u64>,
     /// The addresses under which the servers saw this client.
     sources: BTreeMap<String, u64>,
     /// The longest that an answer took.
@@ -56,8 +58,9 @@ impl Tally {
         *self.pods.entry(pod.to_owned()).or_default() += 1;
         let Some((node, rest)) = rest.split_once(" port ") else { return };
         *self.nodes.entry(node.to_owned()).or_default() += 1;
-        let source = rest.split_once(" from ").and_then(|(_, from)| from.rsplit_once(':'));
-        if let Some((address, _)) = source {
+        let Some((port, from)) = rest.split_once(" from ") else { return };
+        *self.ports.entry(port.to_owned()).or_default() += 1;
+        if let Some((address, _)) = from.rsplit_once(':') {
             *self.sources.entry(address.trim_matches(['[', ']']).to_owned()).or_default() += 1;
         }
     }
@@ -73,7 +76,8 @@ mod tests {
         tally.count(&Ok("web-1 on node-2 port 80 from [fd00::1]:99".into()), Duration::from_millis(3));
         tally.count(&Err(anyhow::anyhow!("refused")), Duration::ZERO);
         assert!(!tally.is_complete());
-        assert_eq!((tally.pods["web-1"], tally.nodes["node-2"], tally.sources["fd00::1"]), (1, 1, 1));
+        assert_eq!((tally.pods["web-1"], tally.nodes["node-2"], tally.ports["80"]), (1, 1, 1));
+        assert_eq!(tally.sources["fd00::1"], 1);
         assert_eq!(tally.failures, ["question 2: refused"]);
     }
 

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::command::{Said, eventually, run};
+use crate::outside;
 
 /// How long bringing a cluster up may take.
 const UP: Duration = Duration::from_secs(300);
@@ -52,11 +53,26 @@ impl Cluster {
         format!("{}-{node}", self.prefix)
     }
 
+    /// Name of the router's namespace on this machine.
+    pub fn router(&self) -> String {
+        self.machine("router")
+    }
+
+    /// A program of this workspace.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.target.join("debug").join(name)
+    }
+
     /// The `skep` program with these arguments.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.target.join("debug/skep"));
+        let mut command = Command::new(self.program("skep"));
         command.args(arguments).env("KUBECONFIG", self.dir.join("kubeconfig"));
         command
+    }
+
+    /// `skep` with a question about this cluster.
+    pub fn ask_skep(&self, line: &str) -> Result<Said> {
+        self.skep(&line.split_whitespace().collect::<Vec<_>>(), KUBECTL)
     }
 
     fn skep(&self, arguments: &[&str], limit: Duration) -> Result<Said> {
@@ -79,6 +95,7 @@ impl Cluster {
 
     /// Takes it down.
     pub fn down(&self) -> Result<String> {
+        outside::remove(self)?;
         let dir = self.dir.to_string_lossy().into_owned();
         self.skep(&["down", "--prefix", self.prefix, "--dir", &dir], UP)?.ok()
     }

@@ -13,6 +13,18 @@ mod network;
 mod objects;
 #[path = "e2e/pods.rs"]
 mod pods;
+#[path = "e2e/services.rs"]
+mod services;
+#[path = "e2e/services_change.rs"]
+mod services_change;
+#[path = "e2e/services_inside.rs"]
+mod services_inside;
+#[path = "e2e/services_mistakes.rs"]
+mod services_mistakes;
+#[path = "e2e/services_outside.rs"]
+mod services_outside;
+#[path = "e2e/services_seen.rs"]
+mod services_seen;
 #[path = "e2e/workload.rs"]
 mod workload;
 
@@ -43,6 +55,41 @@ fn main() -> ExitCode {
         errors::a_duplicate_port_is_refused,
         errors::an_image_that_is_not_there_is_said_so,
         errors::an_unschedulable_pod_says_why,
+        services_inside::cluster_ip_balances_tcp_and_udp_for_pods_and_hosts,
+        services_inside::ports_of_a_service_lead_to_the_ports_they_name,
+        services_inside::headless_names_lead_to_pods_and_to_no_frontend,
+        services_inside::external_names_lead_to_names_and_to_no_frontend,
+        services_inside::internal_local_is_served_on_the_backends_node_or_not_at_all,
+        services_inside::affinity_keeps_a_client_with_its_backend_until_it_was_quiet,
+        services_inside::not_ready_addresses_are_served_only_when_published,
+        services_inside::a_preferred_node_serves_its_own_clients,
+        services_inside::a_pod_reaches_itself_through_its_service,
+        services_inside::endpoints_written_by_hand_are_served,
+        services_inside::another_services_address_is_no_endpoint,
+        services_inside::a_service_of_another_proxy_is_left_alone,
+        services_inside::a_backend_on_the_hosts_network_serves_everybody,
+        services_outside::node_ports_answer_on_every_node_but_not_on_loopback,
+        services_outside::large_answers_and_fragments_pass_the_node_ports,
+        services_outside::external_local_keeps_the_clients_address_and_names_its_nodes,
+        services_outside::the_health_port_of_kube_proxy_answers_on_every_node,
+        services_outside::a_balancer_address_is_given_announced_and_served,
+        services_outside::source_ranges_let_in_whom_they_name,
+        services_outside::a_host_port_is_a_port_of_the_pods_node,
+        services_outside::external_ips_count_for_nothing_unless_allowed,
+        services_mistakes::ports_out_of_range_or_in_use_are_refused,
+        services_mistakes::addresses_that_are_nobodys_to_give_are_refused,
+        services_mistakes::a_slice_that_names_a_node_is_not_served,
+        services_mistakes::the_terminal_names_the_next_step,
+        services_seen::services_and_maps_are_shown_as_they_are,
+        services_seen::status_shows_how_services_are_balanced,
+        services_change::a_terminating_backend_serves_to_its_end,
+        services_change::udp_clients_move_on_at_once_when_a_backend_dies,
+        services_change::agents_killed_lose_no_connection,
+        services_change::programs_and_settings_replaced_lose_no_connection,
+        services_change::direct_return_shows_backends_the_clients_address,
+        services_change::external_ips_in_an_allowed_range_are_served,
+        services_change::xdp_takes_over_and_gives_back_without_a_loss,
+        services::services_leave_nothing_behind,
     ];
     run("skepe2e", cases)
 }
