@@ -174,6 +174,19 @@ mod tests {
         assert_ne!(pool.allocate(UnixSeconds(10)), Some(first));
     }
 
+    #[test]
+    fn a_range_of_two_to_the_64_costs_what_is_used_of_it() {
+        let mut pool: Pool<std::net::Ipv6Addr> = Pool::new("fd00:244:0:1::/64".parse().unwrap());
+        let first = pool.allocate(UnixSeconds(0)).unwrap();
+        assert_eq!(first, "fd00:244:0:1::2".parse::<std::net::Ipv6Addr>().unwrap());
+        assert_eq!(pool.free(), (1 << 64) - 3);
+        let last = "fd00:244:0:1:ffff:ffff:ffff:ffff".parse().unwrap();
+        pool.resume_after(last);
+        assert!(pool.claim(last));
+        assert_eq!(pool.allocate(UnixSeconds(0)), Some("fd00:244:0:1::3".parse().unwrap()));
+        assert_eq!(pool.gateway(), Some("fd00:244:0:1::1".parse().unwrap()));
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Allocate,

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         if !asked.is_empty() && asked != families {
             continue;
         }
-        println!("\ncluster of {families}");
+        eprintln!("cluster of {families}");
         let done = run_with("skepfam", &["--nodes", "2", "--ip-family", families], cases);
         if done != ExitCode::SUCCESS {
             return done;

@@ -105,7 +105,7 @@ fn beside(router: IpAddr, node: NodeNumber) -> IpAddr {
         }
         IpAddr::V6(router) => {
             let mut segments = router.segments();
-            segments[7] = (number / 100) << 8 | (number / 10 % 10) << 4 | number % 10;
+            segments[7] = (number / 100 * 0x100) + (number / 10 % 10 * 0x10) + number % 10;
             Ipv6Addr::from(segments).into()
         }
     }
