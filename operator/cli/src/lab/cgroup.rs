@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
+/// How often processes are looked for in a cgroup that is being emptied.
+const KILL_ROUNDS: usize = 500;
 const BASE: &str = "/sys/fs/cgroup";
 const V1_CONTROLLERS: [&str; 14] = [
     "cpu",
@@ -142,15 +146,49 @@ pub(crate) fn leave_root(hierarchies: &[Hierarchy]) -> Result<()> {
     Ok(())
 }
 
-/// Kills every process in the cgroup `name`.
+/// Kills every process in the cgroup `name` and below. Before kernel 5.14 there is no switch for it: then one by one,
+/// until none is left that could start another.
 pub(crate) fn kill(name: &str) -> Result<()> {
-    for hierarchy in hierarchies()? {
-        let switch = hierarchy.mount_point.join(name).join("cgroup.kill");
+    for hierarchy in hierarchies()?.iter().filter(|hierarchy| hierarchy.version == Version::V2) {
+        let path = hierarchy.mount_point.join(name);
+        let switch = path.join("cgroup.kill");
         if switch.exists() {
             fs::write(&switch, "1").with_context(|| format!("cannot write {}", switch.display()))?;
+        } else {
+            kill_each(&path)?;
         }
     }
     Ok(())
+}
+
+fn kill_each(cgroup: &Path) -> Result<()> {
+    for _ in 0..KILL_ROUNDS {
+        let found = processes(cgroup);
+        if found.is_empty() {
+            return Ok(());
+        }
+        for pid in found {
+            // It may have ended meanwhile.
+            let _ = nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bail!("processes in {} do not end", cgroup.display())
+}
+
+/// Processes in a cgroup and below it; a number that is not in this pid namespace is left out.
+fn processes(cgroup: &Path) -> Vec<i32> {
+    let mut found: Vec<i32> = fs::read_to_string(cgroup.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|line| line.parse().ok().filter(|pid| *pid > 0))
+        .collect();
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(processes(&entry.path()));
+        }
+    }
+    found
 }
 
 /// Removes the cgroup `name` and what is below it from every hierarchy, after [`kill`]; waits for
@@ -224,5 +262,24 @@ mod tests {
         let text = "24 1 8:1 / / rw - ext4 /dev/vda rw\n25 24 0:22 / /sys/fs/cgroup rw shared:9 - cgroup2 cgroup2 rw";
         let found = parse(text);
         assert_eq!(found, [Hierarchy { mount_point: BASE.into(), version: Version::V2 }]);
+    }
+
+    #[test]
+    fn kills_one_by_one_where_there_is_no_switch() {
+        let tree = tempfile::tempdir().unwrap();
+        let below = tree.path().join("pod");
+        fs::create_dir(&below).unwrap();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        fs::write(tree.path().join("cgroup.procs"), "").unwrap();
+        fs::write(below.join("cgroup.procs"), format!("{}\n0\n", child.id())).unwrap();
+        assert_eq!(processes(tree.path()), [child.id().cast_signed()]);
+        let folder = below.clone();
+        let kernel = std::thread::spawn(move || {
+            let status = child.wait().unwrap();
+            fs::write(folder.join("cgroup.procs"), "").unwrap();
+            std::os::unix::process::ExitStatusExt::signal(&status)
+        });
+        kill_each(tree.path()).unwrap();
+        assert_eq!(kernel.join().unwrap(), Some(9));
     }
 }
