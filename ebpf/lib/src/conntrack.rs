@@ -5,7 +5,7 @@ use skep_abi::{Addr, Be16, CtFlags, CtKey, CtState, CtValue, DropReason, TcpSeen
 use crate::{env::Env, frame::Frame};
 
 /// An address with a port: one end of a flow, or what a translation makes of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Target<A> {
     /// Address.
     pub addr: A,

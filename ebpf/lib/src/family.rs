@@ -100,3 +100,6 @@ fn quoted_l4<A: Family, P: Packet>(packet: &P, src: A, dst: A, protocol: u8, l4:
     }
     Some(frame)
 }
+
+#[cfg(test)]
+mod tests;

@@ -204,3 +204,6 @@ pub fn pick<A: Addr, E: Balancer<A>>(env: &mut E, service: &ServiceValue) -> Opt
         None => at(env, service, 0),
     }
 }
+
+#[cfg(test)]
+mod tests;

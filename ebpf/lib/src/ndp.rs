@@ -138,3 +138,6 @@ fn rewrite<A: Family, P: Packet>(
 fn follow<P: Packet>(packet: &mut P, at: u32, from: u32, to: u32, pseudo: bool) -> Option<()> {
     packet.fix_l4(ChecksumFix { at, from, to, size: 4, pseudo, udp: false })
 }
+
+#[cfg(test)]
+mod tests;

@@ -143,3 +143,6 @@ fn claim<A: Addr, E: Env<A>>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
