@@ -27,13 +27,15 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client};
 use prometheus::Registry;
-use skep_model::{IpCidr, NamespacedName, NodeName};
+use skep_model::{NamespacedName, NodeName};
 use skep_runtime::Drain;
 use tokio::{
     sync::{mpsc, watch as channel},
     task::AbortHandle,
     time::{MissedTickBehavior, interval},
 };
+
+use crate::options::Options;
 
 use self::{
     election::{Election, Outcome, Reaction, Timing},
@@ -74,15 +76,6 @@ pub(crate) struct AnnounceOptions {
     default_class: bool,
 }
 
-/// What the announcer is given by others' settings.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Surroundings {
-    /// Where external IPs may lie.
-    pub(crate) external_ranges: Vec<IpCidr>,
-    /// The uplinks; empty to find them.
-    pub(crate) uplinks: Vec<String>,
-}
-
 impl AnnounceOptions {
     fn timing(&self) -> Timing {
         let lease = Duration::from_secs(self.lease);
@@ -99,14 +92,8 @@ impl AnnounceOptions {
 }
 
 /// Announces until the drain begins, then gives the Leases back. Without the right to raw sockets nothing is announced.
-pub(crate) async fn run(
-    client: Client,
-    node: NodeName,
-    options: AnnounceOptions,
-    surroundings: Surroundings,
-    registry: Registry,
-    drain: Drain,
-) {
+pub(crate) async fn run(client: Client, all: Options, registry: Registry, drain: Drain) {
+    let (node, options) = (all.node_name, all.announcing);
     if !options.enabled {
         return;
     }
@@ -128,10 +115,10 @@ pub(crate) async fn run(
         election: Election::new(node.as_str(), options.timing()),
         rules: Rules {
             default_class: options.default_class,
-            external_ranges: surroundings.external_ranges.clone(),
+            external_ranges: all.balancing.external_ip_ranges,
         },
         node: node.clone(),
-        surroundings,
+        uplinks: all.balancing.devices,
         client: client.clone(),
         events: events.clone(),
         view: View::default(),
@@ -177,7 +164,8 @@ struct Announcer {
     writer: Writer,
     election: Election,
     rules: Rules,
-    surroundings: Surroundings,
+    /// The uplinks; empty to find them.
+    uplinks: Vec<String>,
     events: mpsc::Sender<Event>,
     view: View,
     node_addresses: Option<Vec<IpAddr>>,
@@ -286,7 +274,7 @@ impl Announcer {
         if !self.listed.services || !self.listed.policies || undecided {
             return;
         }
-        match devices::devices(addresses, &self.surroundings.uplinks) {
+        match devices::devices(addresses, &self.uplinks) {
             Ok(devices) => self.view.devices = devices,
             Err(error) => tracing::warn!(%error, "cannot list the node's devices"),
         }

@@ -50,6 +50,8 @@ pub(crate) struct Values {
     pub(crate) routing: Routing,
     /// Addresses for Services of type LoadBalancer.
     pub(crate) lbipam: Lbipam,
+    /// Announcements of these addresses.
+    pub(crate) l2: L2,
     /// Where the images come from.
     pub(crate) image: Image,
     /// Digests of the images, so that a changed image rolls its pods. May be empty.
@@ -100,6 +102,20 @@ pub(crate) enum RoutingMode {
 pub(crate) struct Lbipam {
     /// Whether Services without a class get addresses too.
     pub(crate) default_class: bool,
+}
+
+/// Announcements of the addresses of Services on the local network; times in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct L2 {
+    /// Whether nodes announce.
+    pub(crate) enabled: bool,
+    /// How long a Lease holds.
+    pub(crate) lease_duration: u32,
+    /// How often it is renewed.
+    pub(crate) lease_renew: u32,
+    /// When a renewal that failed is repeated.
+    pub(crate) lease_retry: u32,
 }
 
 /// Where images come from.
