@@ -3,7 +3,11 @@
 //! Watches never end: they are resumed and re-listed by kube's watcher, with backoff, for as long as the server is
 //! away. What a re-list brings is one [`Change::Replace`], so that nobody prunes on half a list.
 
-use std::{fmt::Debug, path::Path, time::Duration};
+use std::{
+    fmt::Debug,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::{
@@ -23,10 +27,15 @@ use skep_model::{NamespacedName, NodeName};
 use skep_runtime::Backoff;
 use tokio::sync::mpsc;
 
-use crate::facts::{NodeFacts, PodFacts};
+use crate::{
+    pod_names::Peers,
+    seen::{NodeSeen, PodSeen},
+};
 
 /// Where a pod finds its service account.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+/// When the change happened that a slice tells of, as its controller notes it.
+const CHANGED_AT: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// Events that may wait before watches are slowed down.
 pub(crate) const QUEUE: usize = 1024;
 
@@ -65,11 +74,19 @@ pub(crate) enum Change<K, T> {
 #[derive(Debug)]
 pub(crate) enum Event {
     Service(Change<NamespacedName, lb::Service>),
-    Slice(Change<NamespacedName, lb::Slice>),
+    Slice(Change<NamespacedName, SeenSlice>),
     Namespace(Change<String, ()>),
-    Node(Change<String, NodeFacts>),
-    Pod(Change<NamespacedName, PodFacts>),
-    Peers(Change<String, Vec<(std::net::IpAddr, NamespacedName)>>),
+    Node(Change<String, NodeSeen>),
+    Pod(Change<NamespacedName, PodSeen>),
+    Peers(Change<String, Peers>),
+}
+
+/// A slice, and since when it is so.
+#[derive(Debug)]
+pub(crate) struct SeenSlice {
+    pub(crate) slice: lb::Slice,
+    /// When what changed it happened, if the slice says so; else when it came in.
+    pub(crate) since: SystemTime,
 }
 
 /// A client of the API server at `address`, as the service account of this pod; outside of one, by kubeconfig.
@@ -90,7 +107,7 @@ pub(crate) async fn watch_all(client: Client, node: NodeName, events: mpsc::Send
         watch(Api::<Service>::all(client.clone()), all(), &events, service, Event::Service),
         watch(Api::<EndpointSlice>::all(client.clone()), all(), &events, slice, Event::Slice),
         watch(Api::<Namespace>::all(client.clone()), all(), &events, namespace, Event::Namespace),
-        watch(Api::<Node>::all(client.clone()), all(), &events, node_facts, Event::Node),
+        watch(Api::<Node>::all(client.clone()), all(), &events, node_seen, Event::Node),
         watch(Api::<Pod>::all(client.clone()), own_pods, &events, pod, Event::Pod),
         watch(Api::<NodeEndpoints>::all(client), all(), &events, peers, Event::Peers),
     );
@@ -158,26 +175,36 @@ fn service(object: &Service) -> Parsed<NamespacedName, lb::Service> {
     parsed(object, lb::Service::try_from(object))
 }
 
-fn slice(object: &EndpointSlice) -> Parsed<NamespacedName, lb::Slice> {
+fn slice(object: &EndpointSlice) -> Parsed<NamespacedName, SeenSlice> {
+    let since = changed_at(object).unwrap_or_else(SystemTime::now);
+    let seen = |(name, slice): Parsed<NamespacedName, lb::Slice>| {
+        (name, slice.map(|slice| SeenSlice { slice, since }))
+    };
     match lb::Slice::try_from(object) {
         Err(lb::InputError::NoService) => (namespaced(object), None),
-        result => parsed(object, result),
+        result => seen(parsed(object, result)),
     }
+}
+
+fn changed_at(object: &EndpointSlice) -> Option<SystemTime> {
+    let text = object.metadata.annotations.as_ref()?.get(CHANGED_AT)?;
+    let time: k8s_openapi::jiff::Timestamp = text.parse().ok()?;
+    Some(time.into())
 }
 
 fn namespace(object: &Namespace) -> Parsed<String, ()> {
     (object.name_any(), Some(()))
 }
 
-fn node_facts(object: &Node) -> Parsed<String, NodeFacts> {
-    (object.name_any(), Some(NodeFacts::of(object)))
+fn node_seen(object: &Node) -> Parsed<String, NodeSeen> {
+    (object.name_any(), Some(NodeSeen::from(object)))
 }
 
-fn pod(object: &Pod) -> Parsed<NamespacedName, PodFacts> {
-    (namespaced(object), Some(PodFacts::of(object)))
+fn pod(object: &Pod) -> Parsed<NamespacedName, PodSeen> {
+    (namespaced(object), Some(PodSeen::from(object)))
 }
 
-fn peers(object: &NodeEndpoints) -> Parsed<String, Vec<(std::net::IpAddr, NamespacedName)>> {
+fn peers(object: &NodeEndpoints) -> Parsed<String, Peers> {
     let endpoints = object.spec.endpoints.iter();
     let known = endpoints.filter_map(|endpoint| {
         let ip = endpoint.ip.parse().ok()?;

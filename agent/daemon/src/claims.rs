@@ -10,7 +10,7 @@ use std::{
 };
 
 use skep_datapath::{Peer, PeerKind};
-use skep_model::{Cidr4, IpCidr};
+use skep_model::IpCidr;
 
 use crate::facts::NodeFacts;
 
@@ -25,11 +25,23 @@ pub(crate) struct Refusal {
     pub(crate) owner: String,
 }
 
-/// The rows of the other nodes, and what was refused.
-pub(crate) fn remote_peers(
+/// What is believed of all nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Believed {
+    /// The rows of the other nodes.
+    pub(crate) rows: BTreeMap<IpCidr, Peer>,
+    /// Whose each address is, gateways included.
+    pub(crate) owners: BTreeMap<IpAddr, String>,
+    /// What was refused.
+    pub(crate) refused: BTreeSet<Refusal>,
+}
+
+/// Decides on all claims; node ports answer on the addresses of other nodes that `node_ports` chooses.
+pub(crate) fn believe(
     nodes: &BTreeMap<String, NodeFacts>,
     own: &str,
-) -> (BTreeMap<IpCidr, Peer>, BTreeSet<Refusal>) {
+    node_ports: impl Fn(IpAddr) -> bool,
+) -> Believed {
     let mut by_age: Vec<(&String, &NodeFacts)> = nodes.iter().collect();
     // The own node is believed before all others; equal ages (one second is the API's resolution) go by name.
     by_age.sort_by_key(|(name, facts)| (name.as_str() != own, facts.created, name.as_str()));
@@ -38,14 +50,27 @@ pub(crate) fn remote_peers(
         claims.take_ranges(name, facts);
     }
     for (name, facts) in &by_age {
-        claims.take_addresses(name, facts, name.as_str() == own);
+        claims.take_addresses(name, facts, name.as_str() == own, &node_ports);
     }
-    (claims.rows, claims.refused)
+    let owners = claims.owners.into_iter().map(|(ip, owner)| (ip, owner.to_owned())).collect();
+    Believed { rows: claims.rows, owners, refused: claims.refused }
+}
+
+fn overlap(one: IpCidr, other: IpCidr) -> bool {
+    one.contains(other.network()) || other.contains(one.network())
+}
+
+/// The gateway's address: first of the node's pod range.
+fn gateway(range: IpCidr) -> Option<IpAddr> {
+    match range {
+        IpCidr::V4(range) => range.nth(1).map(IpAddr::V4),
+        IpCidr::V6(range) => range.nth(1).map(IpAddr::V6),
+    }
 }
 
 #[derive(Default)]
 struct Claims<'a> {
-    ranges: Vec<(Cidr4, &'a str)>,
+    ranges: Vec<(IpCidr, &'a str)>,
     owners: BTreeMap<IpAddr, &'a str>,
     rows: BTreeMap<IpCidr, Peer>,
     refused: BTreeSet<Refusal>,
@@ -53,37 +78,53 @@ struct Claims<'a> {
 
 impl<'a> Claims<'a> {
     fn take_ranges(&mut self, name: &'a str, facts: &NodeFacts) {
-        if let Some(range) = facts.range_v4() {
-            match self.ranges.iter().find(|(taken, _)| taken.overlaps(range)) {
-                Some((_, owner)) => self.refuse(name, IpCidr::V4(range), owner),
+        for &range in &facts.ranges {
+            match self.ranges.iter().find(|(taken, _)| overlap(*taken, range)) {
+                Some((_, owner)) if *owner == name => {}
+                Some((_, owner)) => self.refuse(name, range, owner),
                 None => self.ranges.push((range, name)),
             }
         }
     }
 
-    /// The first address that is believed is the node's tunnel end; a node without one has no rows.
-    fn take_addresses(&mut self, name: &'a str, facts: &NodeFacts, own: bool) {
-        let mut tunnel_end = None;
-        for address in &facts.addresses {
-            let IpAddr::V4(v4) = *address else { continue };
-            let range = self.ranges.iter().find(|(range, _)| range.contains(v4));
-            let owner = self.owners.get(address).copied().or(range.map(|(_, owner)| *owner));
+    /// The first address that is believed is the node's tunnel end, an IPv4 one if there is; a node without one has no
+    /// rows.
+    fn take_addresses(
+        &mut self,
+        name: &'a str,
+        facts: &NodeFacts,
+        own: bool,
+        node_ports: impl Fn(IpAddr) -> bool,
+    ) {
+        let mut believed = Vec::new();
+        for &address in &facts.addresses {
+            let range = self.ranges.iter().find(|(range, _)| range.contains(address));
+            let owner = self.owners.get(&address).copied().or(range.map(|(_, owner)| *owner));
             if let Some(owner) = owner.filter(|owner| *owner != name) {
-                self.refuse(name, IpCidr::host(*address), owner);
+                self.refuse(name, IpCidr::host(address), owner);
                 continue;
             }
-            self.owners.insert(*address, name);
-            let end = *tunnel_end.get_or_insert(v4);
-            if !own {
-                self.rows.insert(IpCidr::host(*address), Peer::new(PeerKind::RemoteNode(end)));
+            self.owners.insert(address, name);
+            believed.push(address);
+        }
+        let first = believed.iter().find(|address| address.is_ipv4()).or(believed.first()).copied();
+        let Some(end) = first else { return };
+        if !own {
+            for &address in &believed {
+                let peer = Peer::new(PeerKind::RemoteNode(end)).with_node_port(node_ports(address));
+                self.rows.insert(IpCidr::host(address), peer);
             }
         }
-        let Some(end) = tunnel_end.filter(|_| !own) else { return };
-        for (range, _) in self.ranges.iter().filter(|(_, owner)| *owner == name) {
-            self.rows.insert(IpCidr::V4(*range), Peer::new(PeerKind::RemotePods(end)));
-            if let Some(gateway) = range.nth(1) {
-                let gateway = IpCidr::host(IpAddr::V4(gateway));
-                self.rows.insert(gateway, Peer::new(PeerKind::RemoteNode(end)));
+        let ranges: Vec<IpCidr> =
+            self.ranges.iter().filter(|(_, owner)| *owner == name).map(|(range, _)| *range).collect();
+        for range in ranges {
+            if !own {
+                self.rows.insert(range, Peer::new(PeerKind::RemotePods(end)));
+            }
+            let Some(gateway) = gateway(range) else { continue };
+            self.owners.insert(gateway, name);
+            if !own {
+                self.rows.insert(IpCidr::host(gateway), Peer::new(PeerKind::RemoteNode(end)));
             }
         }
     }
@@ -120,7 +161,7 @@ mod tests {
                 facts(9, &["10.89.0.11", "10.89.0.12", "10.244.1.7", "10.89.0.13"], "10.244.2.0/24"),
             ),
         ]);
-        let (rows, refused) = remote_peers(&nodes, "here");
+        let Believed { rows, refused, .. } = believe(&nodes, "here", |_| true);
         let refused = refusals(&refused);
         let claims: Vec<&str> = refused.iter().map(|(_, claim)| claim.as_str()).collect();
         assert!(refused.iter().all(|(node, _)| node == "a-thief"));
@@ -129,6 +170,8 @@ mod tests {
         assert_eq!(kind("10.89.0.11/32"), None);
         assert_eq!(kind("10.244.1.7/32"), None);
         assert_eq!(kind("10.89.0.12/32"), Some(PeerKind::RemoteNode([10, 89, 0, 12].into())));
+        let node_port = |text: &str| rows[&text.parse().unwrap()].node_port;
+        assert!(node_port("10.89.0.12/32") && !node_port("10.244.1.1/32") && !node_port("10.244.1.0/24"));
         assert_eq!(kind("10.244.2.0/24"), Some(PeerKind::RemotePods([10, 89, 0, 13].into())));
     }
 
@@ -138,7 +181,7 @@ mod tests {
             ("a-late".to_owned(), facts(9, &["10.89.0.13"], "10.244.0.0/16")),
             ("old".to_owned(), facts(1, &["10.89.0.12"], "10.244.1.0/24")),
         ]);
-        let (rows, refused) = remote_peers(&nodes, "here");
+        let Believed { rows, refused, .. } = believe(&nodes, "here", |_| true);
         assert_eq!(refusals(&refused), [("a-late".to_owned(), "10.244.0.0/16".to_owned())]);
         assert!(!rows.contains_key(&"10.244.0.0/16".parse().unwrap()));
         assert!(rows.contains_key(&"10.89.0.13/32".parse().unwrap()));
@@ -150,7 +193,7 @@ mod tests {
             ("old".to_owned(), facts(1, &["10.89.0.12"], "10.244.1.0/24")),
             ("thief".to_owned(), facts(2, &["10.89.0.12"], "10.244.2.0/24")),
         ]);
-        let (rows, _) = remote_peers(&nodes, "here");
+        let rows = believe(&nodes, "here", |_| true).rows;
         assert!(!rows.contains_key(&"10.244.2.0/24".parse().unwrap()));
     }
 }

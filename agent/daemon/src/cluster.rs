@@ -1,18 +1,25 @@
 //! What the agent knows of the cluster, and what follows from it. Pure: events in, desired state out.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::SystemTime,
 };
 
 use skep_datapath::{Peer, PeerKind};
-use skep_loadbalancer::{Changes, LoadBalancer};
-use skep_model::{DnsView, FrontendAddress, FrontendId, IpCidr, NamespacedName, NodeName};
+use skep_loadbalancer::{Changes, Context, LoadBalancer, Lost, Pinned, Settings};
+use skep_model::{DnsChange, IpCidr, NamespacedName, NodeName};
 
 use crate::{
-    api::{Change, Event},
+    api::{Change, Event, SeenSlice},
     claims::{self, Refusal},
-    facts::{NodeFacts, OwnNode, PodFacts},
+    facts::{Given, NodeFacts, OwnNode, PodFacts},
+    options::balancing::Balancing,
+    pod_names::PodNames,
+    seen::{NodeSeen, NodeState, PodSeen},
 };
 
 /// The lists that must have been seen in full before anything may be pruned.
@@ -22,6 +29,7 @@ struct Listed {
     slices: bool,
     namespaces: bool,
     nodes: bool,
+    pods: bool,
 }
 
 /// The cluster as this node sees it.
@@ -29,13 +37,19 @@ struct Listed {
 pub(crate) struct Cluster {
     name: NodeName,
     own: OwnNode,
+    own_state: NodeState,
     own_addresses: BTreeSet<IpAddr>,
+    balancing: Balancing,
     balancer: LoadBalancer,
     nodes: BTreeMap<String, NodeFacts>,
-    namespaces: BTreeSet<String>,
+    owners: BTreeMap<IpAddr, String>,
+    namespaces: DnsChange,
+    known_namespaces: BTreeSet<String>,
     pods: BTreeMap<NamespacedName, PodFacts>,
-    peers: BTreeMap<String, Vec<(IpAddr, NamespacedName)>>,
+    pod_names: PodNames,
     listed: Listed,
+    /// When the slices changed that were taken in since the last refresh.
+    since: Vec<SystemTime>,
 }
 
 /// What an event touched besides Services.
@@ -63,55 +77,70 @@ impl Touched {
     }
 }
 
+/// The cluster's own ranges, for the load balancer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClusterRanges {
+    /// Of cluster IPs.
+    pub(crate) services: Vec<IpCidr>,
+    /// Of pods.
+    pub(crate) pods: Vec<IpCidr>,
+}
+
 impl Cluster {
-    /// Knows nothing but its own node, and the numbers that an earlier process gave.
+    /// Knows nothing but its own node, and what an earlier process wrote.
     pub(crate) fn new(
         name: NodeName,
         own: OwnNode,
-        pinned: impl IntoIterator<Item = (FrontendAddress, FrontendId)>,
+        balancing: Balancing,
+        ranges: ClusterRanges,
+        pinned: Pinned,
     ) -> Self {
-        let mut balancer = LoadBalancer::new(name.as_str());
+        let settings = Settings {
+            maglev: balancing.maglev(),
+            external_ranges: balancing.external_ip_ranges.clone(),
+            service_ranges: ranges.services,
+            pod_ranges: ranges.pods,
+            direct_return: balancing.lb_mode == crate::options::balancing::Mode::Dsr,
+        };
+        let context = Context { node: name.to_string(), settings, ..Context::default() };
+        let mut balancer = LoadBalancer::new(context);
         balancer.adopt(pinned);
         Cluster {
             name,
             own,
+            own_state: NodeState::default(),
             own_addresses: BTreeSet::new(),
+            balancing,
             balancer,
             nodes: BTreeMap::new(),
-            namespaces: BTreeSet::new(),
+            owners: BTreeMap::new(),
+            namespaces: DnsChange::default(),
+            known_namespaces: BTreeSet::new(),
             pods: BTreeMap::new(),
-            peers: BTreeMap::new(),
+            pod_names: PodNames::default(),
             listed: Listed::default(),
+            since: Vec::new(),
         }
     }
 
     /// Takes in an event.
-    pub(crate) fn handle(&mut self, event: Event, node_ip: Option<std::net::Ipv4Addr>) -> Touched {
+    pub(crate) fn handle(&mut self, event: Event, given: &Given) -> Touched {
         let mut touched = Touched::default();
         match event {
             Event::Service(change) => self.handle_service(change),
             Event::Slice(change) => self.handle_slice(change),
-            Event::Namespace(change) => {
-                self.listed.namespaces |= matches!(change, Change::Replace(_));
-                match change {
-                    Change::Upsert(name, ()) => drop(self.namespaces.insert(name)),
-                    Change::Remove(name) => drop(self.namespaces.remove(&name)),
-                    Change::Replace(all) => {
-                        self.namespaces = all.into_iter().map(|(name, ())| name).collect()
-                    }
-                }
-            }
+            Event::Namespace(change) => self.handle_namespace(change),
             Event::Node(change) => {
-                let first = !self.listed.nodes && matches!(change, Change::Replace(_));
-                self.listed.nodes |= first;
-                // Heartbeats change Nodes all the time, but rarely what matters here.
-                touched.ipcache = keep(&mut self.nodes, change) || first;
+                touched.ipcache = self.handle_node(change);
                 let facts = self.nodes.get(self.name.as_str());
-                let own = facts.and_then(|facts| OwnNode::of(facts, node_ip));
+                let own = facts.and_then(|facts| given.own(facts));
                 touched.own_node = own.is_some_and(|own| own != self.own);
             }
-            Event::Pod(change) => touched.pods = keep(&mut self.pods, change),
-            Event::Peers(change) => touched.names = keep(&mut self.peers, change),
+            Event::Pod(change) => touched.pods = self.handle_pod(change),
+            Event::Peers(change) => {
+                self.pod_names.handle(change);
+                touched.names = true;
+            }
         }
         touched
     }
@@ -122,28 +151,91 @@ impl Cluster {
             Change::Remove(name) => self.balancer.remove_service(&name),
             Change::Replace(all) => {
                 self.listed.services = true;
-                let kept: BTreeSet<_> = all.iter().map(|(name, _)| name.clone()).collect();
-                let gone: Vec<_> =
-                    self.balancer.services().filter(|name| !kept.contains(*name)).cloned().collect();
+                let kept: BTreeSet<_> = all.iter().map(|(name, _)| name).collect();
+                let gone: Vec<_> = self.balancer.services().filter(|name| !kept.contains(name)).cloned().collect();
                 gone.iter().for_each(|name| self.balancer.remove_service(name));
                 all.into_iter().for_each(|(_, service)| self.balancer.upsert_service(service));
             }
         }
     }
 
-    fn handle_slice(&mut self, change: Change<NamespacedName, skep_loadbalancer::Slice>) {
+    fn handle_slice(&mut self, change: Change<NamespacedName, SeenSlice>) {
         match change {
-            Change::Upsert(_, slice) => self.balancer.upsert_slice(slice),
-            Change::Remove(name) => self.balancer.remove_slice(&name),
+            Change::Upsert(_, seen) => {
+                self.since.push(seen.since);
+                self.balancer.upsert_slice(seen.slice);
+            }
+            Change::Remove(name) => {
+                self.since.push(SystemTime::now());
+                self.balancer.remove_slice(&name);
+            }
             Change::Replace(all) => {
                 self.listed.slices = true;
-                let kept: BTreeSet<_> = all.iter().map(|(name, _)| name.clone()).collect();
-                let gone: Vec<_> =
-                    self.balancer.slices().filter(|name| !kept.contains(*name)).cloned().collect();
+                let kept: BTreeSet<_> = all.iter().map(|(name, _)| name).collect();
+                let gone: Vec<_> = self.balancer.slices().filter(|name| !kept.contains(name)).cloned().collect();
                 gone.iter().for_each(|name| self.balancer.remove_slice(name));
-                all.into_iter().for_each(|(_, slice)| self.balancer.upsert_slice(slice));
+                all.into_iter().for_each(|(_, seen)| self.balancer.upsert_slice(seen.slice));
             }
         }
+    }
+
+    fn handle_namespace(&mut self, change: Change<String, ()>) {
+        let mut come = |name: String| {
+            self.namespaces.removed_namespaces.remove(&name);
+            self.known_namespaces.insert(name.clone());
+            self.namespaces.namespaces.insert(name);
+        };
+        match change {
+            Change::Upsert(name, ()) => come(name),
+            Change::Remove(name) => {
+                self.namespaces.namespaces.remove(&name);
+                self.known_namespaces.remove(&name);
+                self.namespaces.removed_namespaces.insert(name);
+            }
+            Change::Replace(all) => {
+                self.listed.namespaces = true;
+                let now: BTreeSet<String> = all.into_iter().map(|(name, ())| name).collect();
+                let gone = self.known_namespaces.difference(&now).cloned();
+                self.namespaces = DnsChange {
+                    removed_namespaces: gone.collect(),
+                    namespaces: now.clone(),
+                    ..DnsChange::default()
+                };
+                self.known_namespaces = now;
+            }
+        }
+    }
+
+    /// Takes a change of a Node in; true when the ipcache may differ. Heartbeats change Nodes all the time, but rarely
+    /// what matters here.
+    fn handle_node(&mut self, change: Change<String, NodeSeen>) -> bool {
+        let first = !self.listed.nodes && matches!(change, Change::Replace(_));
+        self.listed.nodes |= first;
+        let (facts, states) = split(change, |seen| (seen.facts, seen.state));
+        if let Some(state) = state_of(states, self.name.as_str())
+            && state != self.own_state
+        {
+            self.own_state = state;
+            self.follow_node();
+        }
+        keep(&mut self.nodes, facts) || first
+    }
+
+    fn handle_pod(&mut self, change: Change<NamespacedName, PodSeen>) -> bool {
+        let (facts, ports) = split(change, |seen| (seen.facts, seen.host_ports));
+        match ports {
+            Change::Upsert(_, Some(ports)) => self.balancer.upsert_pod(ports),
+            Change::Upsert(name, None) | Change::Remove(name) => self.balancer.remove_pod(&name),
+            Change::Replace(all) => {
+                self.listed.pods = true;
+                let kept: BTreeSet<_> =
+                    all.iter().filter(|(_, ports)| ports.is_some()).map(|(name, _)| name).collect();
+                let gone: Vec<_> = self.balancer.pods().filter(|name| !kept.contains(name)).cloned().collect();
+                gone.iter().for_each(|name| self.balancer.remove_pod(name));
+                all.into_iter().filter_map(|(_, ports)| ports).for_each(|ports| self.balancer.upsert_pod(ports));
+            }
+        }
+        keep(&mut self.pods, facts)
     }
 
     /// What changed for Services since the last call. Nothing while half a list is known: a Service without its slices
@@ -153,18 +245,25 @@ impl Cluster {
             return Changes::default();
         }
         let mut changes = self.balancer.refresh();
-        self.balancer.settle();
-        if self.balancer.names().namespaces != self.namespaces {
-            let names = self.balancer.set_namespaces(self.namespaces.clone());
-            changes.names.namespaces = names.namespaces;
-            changes.names.removed_namespaces = names.removed_namespaces;
-        }
+        changes.lost.extend(self.settle());
+        let namespaces = std::mem::take(&mut self.namespaces);
+        changes.names.namespaces = namespaces.namespaces;
+        changes.names.removed_namespaces = namespaces.removed_namespaces;
         changes
     }
 
-    /// Whether Services and slices have been listed.
+    fn settle(&mut self) -> BTreeSet<Lost> {
+        self.balancer.settle()
+    }
+
+    /// When the slices changed that the last refresh took in.
+    pub(crate) fn take_since(&mut self) -> Vec<SystemTime> {
+        std::mem::take(&mut self.since)
+    }
+
+    /// Whether everything that Services are computed from has been listed.
     pub(crate) fn services_known(&self) -> bool {
-        self.listed.services && self.listed.slices
+        self.listed.services && self.listed.slices && self.listed.nodes && self.listed.pods
     }
 
     /// Whether DNS can be answered in full.
@@ -177,9 +276,21 @@ impl Cluster {
         self.listed.nodes
     }
 
-    /// What DNS answers now.
-    pub(crate) fn names(&self) -> &DnsView {
-        self.balancer.names()
+    /// The load balancer, for those who want to look at it.
+    pub(crate) fn balancer(&self) -> &LoadBalancer {
+        &self.balancer
+    }
+
+    /// Whether this node is about to go.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.own_state.is_leaving
+    }
+
+    /// Addresses that this node is known by.
+    pub(crate) fn node_addresses(&self) -> BTreeSet<IpAddr> {
+        let facts = self.nodes.get(self.name.as_str());
+        let internal = facts.iter().flat_map(|facts| facts.addresses.iter().copied());
+        internal.chain(self.own_state.external.iter().copied()).collect()
     }
 
     /// Labels and service accounts of this node's pods.
@@ -187,45 +298,95 @@ impl Cluster {
         &self.pods
     }
 
+    /// Every pod of the cluster by address.
+    pub(crate) fn pod_names(&self) -> &PodNames {
+        &self.pod_names
+    }
+
     /// How many nodes and pods elsewhere are known.
     pub(crate) fn sizes(&self) -> (usize, usize) {
-        (self.nodes.len(), self.peers.values().map(Vec::len).sum())
+        (self.nodes.len(), self.pod_names.len())
     }
 
     /// Whether this node's own object is there.
     pub(crate) fn is_published(&self) -> bool {
-        self.peers.contains_key(self.name.as_str())
-    }
-
-    /// Every pod of the cluster by address, for the log of drops.
-    pub(crate) fn pod_names(&self) -> BTreeMap<IpAddr, NamespacedName> {
-        self.peers.values().flatten().cloned().collect()
+        self.pod_names.has_node(self.name.as_str())
     }
 
     /// Addresses on this node's devices; true when that is news.
     pub(crate) fn set_own_addresses(&mut self, addresses: BTreeSet<IpAddr>) -> bool {
         let news = addresses != self.own_addresses;
         self.own_addresses = addresses;
+        self.follow_node();
         news
     }
 
-    /// Addresses and ranges that nodes claim though they are others'.
-    pub(crate) fn refused_claims(&self) -> BTreeSet<Refusal> {
-        claims::remote_peers(&self.nodes, self.name.as_str()).1
+    /// What stands behind each prefix, and the claims of nodes that are not believed.
+    pub(crate) fn ipcache(&mut self) -> (BTreeMap<IpCidr, Peer>, BTreeSet<Refusal>) {
+        let node_ports = |address| self.balancing.has_node_ports(address);
+        let believed = claims::believe(&self.nodes, self.name.as_str(), node_ports);
+        let mut rows = believed.rows;
+        // Last, so that no other node can claim what is this node's.
+        rows.extend(self.own.ranges().map(|range| (range, Peer::new(PeerKind::LocalPods))));
+        let given = self.own.addresses().chain(self.own_addresses.iter().copied());
+        for address in given {
+            let peer = Peer::new(PeerKind::Host).with_node_port(self.has_node_ports(address));
+            rows.insert(IpCidr::host(address), peer);
+        }
+        rows.extend(self.own.gateways().map(|gateway| (IpCidr::host(gateway), Peer::new(PeerKind::Host))));
+        self.owners = believed.owners;
+        self.follow_node();
+        (rows, believed.refused)
     }
 
-    /// What stands behind each prefix.
-    pub(crate) fn ipcache(&self) -> BTreeMap<IpCidr, Peer> {
-        let (mut rows, _) = claims::remote_peers(&self.nodes, self.name.as_str());
-        // Last, so that no other node can claim what is this node's.
-        rows.insert(IpCidr::V4(self.own.range), Peer::new(PeerKind::LocalPods));
-        let given = [Some(IpAddr::V4(self.own.node_ip)), self.own.gateway().map(IpAddr::V4)];
-        for address in given.into_iter().flatten().chain(self.own_addresses.iter().copied()) {
-            if address.is_ipv4() {
-                rows.insert(IpCidr::host(address), Peer::new(PeerKind::Host));
-            }
+    /// Whether node ports answer on an address of this node.
+    fn has_node_ports(&self, address: IpAddr) -> bool {
+        self.balancing.has_node_ports(address) && !self.is_gateway(address)
+    }
+
+    fn is_gateway(&self, address: IpAddr) -> bool {
+        self.own.gateways().any(|gateway| gateway == address)
+    }
+
+    /// Tells the load balancer what changed of the node and those around it.
+    fn follow_node(&mut self) {
+        let addresses = self.own_addresses.iter().copied().filter(|address| !self.is_gateway(*address));
+        let mut nodes = self.owners.clone();
+        nodes.extend(self.own_addresses.iter().map(|address| (*address, self.name.to_string())));
+        let context = Context {
+            zone: self.own_state.zone.clone(),
+            addresses: addresses.collect(),
+            nodes,
+            ..self.balancer.context().clone()
+        };
+        self.balancer.set_context(context);
+    }
+}
+
+/// The two parts of what changed.
+fn split<K: Clone, T, A, B>(change: Change<K, T>, part: impl Fn(T) -> (A, B)) -> (Change<K, A>, Change<K, B>) {
+    match change {
+        Change::Upsert(key, value) => {
+            let (one, other) = part(value);
+            (Change::Upsert(key.clone(), one), Change::Upsert(key, other))
         }
-        rows
+        Change::Remove(key) => (Change::Remove(key.clone()), Change::Remove(key)),
+        Change::Replace(all) => {
+            let halves = all.into_iter().map(|(key, value)| {
+                let (one, other) = part(value);
+                ((key.clone(), one), (key, other))
+            });
+            let (ones, others) = halves.unzip();
+            (Change::Replace(ones), Change::Replace(others))
+        }
+    }
+}
+
+fn state_of(change: Change<String, NodeState>, name: &str) -> Option<NodeState> {
+    match change {
+        Change::Upsert(key, state) => (key == name).then_some(state),
+        Change::Remove(_) => None,
+        Change::Replace(all) => all.into_iter().find(|(key, _)| key == name).map(|(_, state)| state),
     }
 }
 
@@ -244,77 +405,5 @@ fn keep<K: Ord, T: PartialEq>(known: &mut BTreeMap<K, T>, change: Change<K, T>) 
             *known = all;
             news
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn own() -> OwnNode {
-        OwnNode { node_ip: [10, 89, 0, 11].into(), range: "10.244.0.0/24".parse().unwrap() }
-    }
-
-    fn facts(n: u8) -> NodeFacts {
-        NodeFacts {
-            addresses: vec![[10, 89, 0, 10 + n].into()],
-            ranges: vec![format!("10.244.{}.0/24", n - 1).parse().unwrap()],
-            created: i64::from(n),
-        }
-    }
-
-    fn cluster() -> Cluster {
-        Cluster::new("node-1".parse().unwrap(), own(), [])
-    }
-
-    #[test]
-    fn other_nodes_are_tunnel_ends_and_the_own_node_is_the_host() {
-        let mut cluster = cluster();
-        let nodes = vec![("node-1".into(), facts(1)), ("node-2".into(), facts(2))];
-        let touched = cluster.handle(Event::Node(Change::Replace(nodes)), None);
-        assert!(touched.ipcache && !touched.own_node && cluster.nodes_known());
-        let heartbeat = cluster.handle(Event::Node(Change::Upsert("node-2".into(), facts(2))), None);
-        assert_eq!(heartbeat, Touched::default());
-        let rows = cluster.ipcache();
-        let kind = |text: &str| rows[&text.parse().unwrap()].kind;
-        let far = [10, 89, 0, 12].into();
-        assert_eq!(kind("10.244.1.0/24"), PeerKind::RemotePods(far));
-        assert_eq!(kind("10.244.1.1/32"), PeerKind::RemoteNode(far));
-        assert_eq!(kind("10.89.0.12/32"), PeerKind::RemoteNode(far));
-        assert_eq!(kind("10.244.0.0/24"), PeerKind::LocalPods);
-        assert_eq!(kind("10.89.0.11/32"), PeerKind::Host);
-        assert_eq!(kind("10.244.0.1/32"), PeerKind::Host);
-    }
-
-    #[test]
-    fn another_node_cannot_claim_this_nodes_addresses() {
-        let mut cluster = cluster();
-        let thief =
-            NodeFacts { created: 9, addresses: vec![[10, 89, 0, 11].into()], ranges: facts(1).ranges };
-        cluster.handle(Event::Node(Change::Upsert("thief".into(), thief)), None);
-        let rows = cluster.ipcache();
-        assert_eq!(rows[&"10.89.0.11/32".parse().unwrap()].kind, PeerKind::Host);
-        assert_eq!(rows[&"10.244.0.0/24".parse().unwrap()].kind, PeerKind::LocalPods);
-    }
-
-    #[test]
-    fn a_new_range_of_the_own_node_is_noticed() {
-        let mut cluster = cluster();
-        let touched = cluster.handle(Event::Node(Change::Upsert("node-1".into(), facts(3))), None);
-        assert!(touched.own_node);
-        let blank = NodeFacts::default();
-        assert!(!cluster.handle(Event::Node(Change::Upsert("node-1".into(), blank)), None).own_node);
-    }
-
-    #[test]
-    fn nothing_is_said_of_services_before_both_lists_are_in() {
-        let mut cluster = cluster();
-        cluster.handle(Event::Namespace(Change::Replace(vec![("default".into(), ())])), None);
-        cluster.handle(Event::Service(Change::Replace(vec![])), None);
-        assert!(cluster.refresh().is_empty() && !cluster.names_known());
-        cluster.handle(Event::Slice(Change::Replace(vec![])), None);
-        let changes = cluster.refresh();
-        assert_eq!(changes.names.namespaces, ["default".to_owned()].into());
-        assert!(cluster.names_known() && cluster.refresh().is_empty());
     }
 }

@@ -63,11 +63,11 @@ impl Endpoints {
         state_dir: &Path,
         netlink: Netlink,
         network: NodeNetwork,
-        range: skep_model::Cidr4,
+        ranges: &[skep_model::IpCidr],
         programs: Arc<dyn Programs>,
         table: &Arc<dyn MapTable<IpAddr, Endpoint>>,
     ) -> Result<Self, EndpointError> {
-        let record = Arc::new(Record::open(state_dir, range, table)?);
+        let record = Arc::new(Record::open(state_dir, ranges, table)?);
         Ok(Endpoints {
             netlink,
             network,
@@ -204,6 +204,12 @@ impl Endpoints {
         each.collect()
     }
 
+    /// Network namespaces of the attached pods.
+    pub(crate) fn namespaces(&self) -> Vec<PathBuf> {
+        let all = self.record.all().into_values();
+        all.map(|allocation| namespace_path(&allocation.attachment.netns)).collect()
+    }
+
     /// How many pods could still be attached.
     pub(crate) fn free(&self) -> u64 {
         self.record.free()
@@ -264,8 +270,9 @@ impl Endpoints {
     }
 
     fn pod_link(&self, key: &AttachmentKey, allocation: &Allocation) -> PodLink {
-        let v4 = allocation.v4.map(|ip| PodAddress { ip: ip.into(), gateway: self.network.gateway.into() });
-        PodLink::new(&key.container_id, &key.ifname, self.network.pod_mtu(), v4.into_iter().collect())
+        let carried = |ip| Some(PodAddress { ip, gateway: self.network.gateway_for(ip)? });
+        let addresses = allocation.addresses().filter_map(carried).collect();
+        PodLink::new(&key.container_id, &key.ifname, self.network.pod_mtu(), addresses)
     }
 }
 

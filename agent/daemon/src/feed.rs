@@ -50,20 +50,24 @@ impl DnsFeed {
     }
 
     /// The view is complete: from now on proxies are told.
-    pub(crate) fn publish_first(&self, view: &DnsView) {
+    pub(crate) fn complete(&self) {
         let mut state = self.lock();
         if !state.known {
             state.known = true;
-            state.view = view.clone();
             state.sequence += 1;
             self.changed.send_replace(state.sequence);
         }
     }
 
-    /// The view changed.
+    /// The view may have changed: what is known already is left out.
     pub(crate) fn publish(&self, change: DnsChange) {
         let mut state = self.lock();
-        if !state.known || change.is_empty() {
+        let change = state.news(change);
+        if change.is_empty() {
+            return;
+        }
+        if !state.known {
+            state.view.apply(change);
             return;
         }
         state.log.push_back(Arc::new(DnsDelta::from(&change)));
@@ -105,6 +109,18 @@ impl DnsFeed {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What of a change the view does not have yet.
+    fn news(&self, mut change: DnsChange) -> DnsChange {
+        let view = &self.view;
+        change.services.retain(|name, target| view.services.get(name) != Some(target));
+        change.removed_services.retain(|name| view.services.contains_key(name));
+        change.namespaces.retain(|name| !view.namespaces.contains(name));
+        change.removed_namespaces.retain(|name| view.namespaces.contains(name));
+        change
     }
 }
 
@@ -177,7 +193,7 @@ mod tests {
     async fn a_proxy_gets_a_snapshot_then_deltas_and_resumes() {
         let feed = DnsFeed::new("i".into());
         let mut stream = connect(&feed, None).await;
-        feed.publish_first(&DnsView::default());
+        feed.complete();
         let first = take(&mut stream).await;
         assert!(matches!(first.change, Some(Change::Snapshot(_))));
         feed.publish(change("x", "1"));
@@ -195,7 +211,7 @@ mod tests {
     #[tokio::test]
     async fn a_position_of_another_process_or_too_old_gets_a_snapshot() {
         let feed = DnsFeed::new("i".into());
-        feed.publish_first(&DnsView::default());
+        feed.complete();
         for n in 0..=LOG {
             feed.publish(change("x", &n.to_string()));
         }
@@ -208,9 +224,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_before_the_view_is_complete() {
+    fn nothing_is_told_before_the_view_is_complete_and_nothing_twice() {
         let feed = DnsFeed::new("i".into());
         feed.publish(change("x", "1"));
         assert_eq!(feed.next(None), None);
+        feed.complete();
+        let Some(first) = feed.next(None) else { panic!("a snapshot") };
+        let Some(Change::Snapshot(snapshot)) = first.change else { panic!("a snapshot") };
+        assert_eq!(snapshot.services.len(), 1);
+        feed.publish(change("x", "1"));
+        assert_eq!(feed.next(first.position.as_ref()), None);
     }
 }

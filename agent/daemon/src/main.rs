@@ -2,28 +2,37 @@
 //!
 //! `options` says what can be set; `facts` and `api` are where the cluster comes in, `cluster` is what follows from it,
 //! `engine` and `tables` bring that to the kernel; `network` and `endpoints` own devices and pods, `cni` serves the
-//! runtime, `feed` the proxy, `publish` and `report` everybody else; `upkeep` is what is done now and then.
+//! runtime, `feed` the proxy, `publish` and `report` everybody else; `uplinks`, `health`, `cut` and `events` are what
+//! Services need besides tables; `upkeep` is what is done now and then.
 //!
 //! Everything in the kernel is pinned: while this process is down, traffic goes on, and the next one adopts it.
 
+mod announce;
 mod api;
 mod claims;
 mod cluster;
 mod cni;
+mod cut;
 mod endpoints;
 mod engine;
+mod events;
 mod facts;
 mod feed;
+mod health;
 mod install;
 mod metrics;
 mod network;
 mod options;
+mod pod_names;
 mod publish;
 mod report;
+mod seen;
 mod tables;
+mod uplinks;
 mod upkeep;
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     path::Path,
     sync::Arc,
@@ -53,7 +62,8 @@ use tonic::transport::Server;
 use crate::{
     cni::CniService,
     endpoints::Endpoints,
-    engine::{Engine, Outputs, Stop, Summary},
+    cluster::ClusterRanges,
+    engine::{Engine, Health, Inputs, Outputs, Question, Stop, Summary},
     facts::OwnNode,
     feed::DnsFeed,
     metrics::Metrics,
@@ -61,10 +71,13 @@ use crate::{
     options::Options,
     publish::Publication,
     report::Reporter,
+    uplinks::Uplinks,
 };
 
 /// The client's own lines repeat what the watches report.
 const LOG: &str = "info,kube_client=off";
+/// Batches of what is told that may wait.
+const TOLD: usize = 16;
 /// How long tasks may take to end.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -98,11 +111,12 @@ async fn run(options: &Options, log_level: LogLevel, drain: &Drain) -> anyhow::R
     let metrics = Metrics::register(&registry)?;
     let listener = admin::bind(options.admin).await.with_context(|| format!("--admin {}", options.admin))?;
     let (status, status_source) = watch::channel(None::<Reporter>);
-    let routes = Admin { readiness: readiness.clone(), metrics: registry, log_level }.router();
+    let routes = Admin { readiness: readiness.clone(), metrics: registry.clone(), log_level }.router();
     drain.spawn(admin::serve(listener, routes.merge(status_route(status_source)), drain.clone()));
 
     let client = api::client(options.api_server.as_ref()).await?;
-    let own = facts::own_node(&client, &options.node_name, options.node_ip, &options.state_dir).await;
+    let given = options.given();
+    let own = facts::own_node(&client, &options.node_name, &given, &options.state_dir).await;
     let node = start_node(options, own, drain).await?;
     network_up.ready();
 
@@ -110,6 +124,10 @@ async fn run(options: &Options, log_level: LogLevel, drain: &Drain) -> anyhow::R
     let (publication, published) = watch::channel(Publication::default());
     let (summary, summary_source) = watch::channel(Summary::default());
     let (own_addresses, addresses_source) = watch::channel(node.endpoints.own_addresses().await?);
+    let (uplinks, _uplinks_source) = watch::channel(Vec::new());
+    let (pressures, _pressures_source) = watch::channel(Vec::new());
+    let (port_state, _port_source) = watch::channel(health::PortState::default());
+    let (_questions, questions_source) = mpsc::channel::<Question>(1);
     let reporter = Reporter {
         node: options.node_name.clone(),
         own,
@@ -123,27 +141,65 @@ async fn run(options: &Options, log_level: LogLevel, drain: &Drain) -> anyhow::R
     status.send_replace(Some(reporter.clone()));
     serve_sockets(options, &node, &feed, &reporter, drain)?;
 
-    let outputs = Outputs { feed, publication: publication.clone(), summary, synced };
-    let tables = node.datapath.tables();
-    let endpoints = Arc::clone(&node.endpoints);
-    let engine = Engine::new(options.node_name.clone(), own, options.node_ip, tables, endpoints, outputs)?;
+    let (health, health_source) = watch::channel(Health::default());
+    let (node_addresses, node_addresses_source) = watch::channel(BTreeSet::new());
+    let (lost, lost_source) = mpsc::channel(TOLD);
+    let (reports, reports_source) = mpsc::channel(TOLD);
+    let latency = metrics.sync_latency();
+    let publication_sink = publication.clone();
+    let outputs = Outputs {
+        feed,
+        publication: publication_sink,
+        summary,
+        health,
+        node_addresses,
+        lost,
+        reports,
+        latency,
+        synced,
+    };
+    let engine_node = engine::Node {
+        name: options.node_name.clone(),
+        own,
+        given,
+        balancing: options.balancing.clone(),
+        ranges: ClusterRanges {
+            services: options.service_cidr.iter().collect(),
+            pods: options.cluster_cidr.iter().collect(),
+        },
+    };
+    let engine = Engine::new(engine_node, node.datapath.tables(), Arc::clone(&node.endpoints), outputs)?;
     let (events, received) = mpsc::channel(api::QUEUE);
-    drain.spawn_until_drained(api::watch_all(client.clone(), options.node_name.clone(), events));
-    drain.spawn_until_drained(publish::run(client, options.node_name.clone(), published));
-    drain.spawn_until_drained(upkeep::collect_conntrack(Arc::clone(&node.datapath), metrics.clone()));
+    let name = &options.node_name;
+    drain.spawn_until_drained(api::watch_all(client.clone(), name.clone(), events));
+    drain.spawn_until_drained(publish::run(client.clone(), name.clone(), published));
+    drain.spawn(announce::run(client.clone(), options.clone(), registry, drain.clone()));
+    drain.spawn_until_drained(events::run(reports_source, client, name.clone()));
+    let (datapath, endpoints) = (Arc::clone(&node.datapath), Arc::clone(&node.endpoints));
+    drain.spawn_until_drained(cut::run(lost_source, datapath, endpoints, metrics.clone()));
+    let datapath = Arc::clone(&node.datapath);
+    drain.spawn_until_drained(upkeep::collect_conntrack(datapath, metrics.clone(), pressures));
+    serve_health(options, &health_source, port_state, drain);
+    let uplinks = Uplinks::new(Arc::clone(&node.datapath) as _, options.balancing.clone(), uplinks);
+    let uplinks = uplinks.run(node.netlink.clone(), node_addresses_source);
     drain.spawn_until_drained(upkeep::observe(reporter, Arc::clone(&node.datapath), metrics, publication));
     match node.datapath.events() {
         Ok(reader) => drop(drain.spawn_until_drained(upkeep::log_drops(reader, summary_source))),
         Err(error) => tracing::warn!(%error, "drops are counted but not logged"),
     }
 
+    let inputs = Inputs { events: received, own_addresses: addresses_source, questions: questions_source };
     let upkeep = upkeep::reconcile_network(node.endpoints, node.netlink, node.devices, own_addresses);
     tokio::select! {
-        stop = engine.run(received, addresses_source) => match stop {
+        stop = engine.run(inputs) => match stop {
             Stop::Drained => Ok(()),
             Stop::OwnNodeChanged => bail!("the node's address or pod range changed: starting anew with the new ones"),
         },
         () = upkeep => bail!("the node's devices were replaced: starting anew with the new ones"),
+        ended = uplinks => match ended {
+            Ok(()) => bail!("nobody tells of the node's devices any more: starting anew"),
+            Err(error) => Err(error).context("cannot follow the node's devices"),
+        },
         failed = announce(options, &readiness, installed) => failed,
     }
 }
@@ -164,11 +220,27 @@ async fn start_node(options: &Options, own: OwnNode, drain: &Drain) -> anyhow::R
     let datapath = Arc::new(network::open_datapath(&network, &devices, options)?);
     let programs = Arc::clone(&datapath) as Arc<dyn endpoints::Programs>;
     let table = &datapath.tables().endpoints;
+    let ranges: Vec<_> = own.ranges().collect();
     let endpoints =
-        Endpoints::open(&options.state_dir, netlink.clone(), network, own.range, programs, table)?;
+        Endpoints::open(&options.state_dir, netlink.clone(), network, &ranges, programs, table)?;
     endpoints.restore().await?;
-    tracing::info!(node_ip = %own.node_ip, range = %own.range, uplink = devices.uplink.name, "the data path is up");
+    tracing::info!(addresses = ?own.addresses().collect::<Vec<_>>(), ranges = own.ranges_text(), uplink = devices.uplink.name, "the data path is up");
     Ok(Node { netlink, datapath, endpoints: Arc::new(endpoints), devices })
+}
+
+/// What load balancers outside ask.
+fn serve_health(
+    options: &Options,
+    health: &watch::Receiver<Health>,
+    state: watch::Sender<health::PortState>,
+    drain: &Drain,
+) {
+    if let Some(address) = options.balancing.kube_proxy_health.0 {
+        drain.spawn_until_drained(health::serve_proxy_health(address, health.clone(), state));
+    }
+    if !options.balancing.no_health_check_node_ports {
+        drain.spawn_until_drained(health::serve_checks(health.clone()));
+    }
 }
 
 /// The sockets of the runtime and of the proxy.

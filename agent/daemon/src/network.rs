@@ -2,16 +2,20 @@
 
 use std::{
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
-use skep_datapath::{Datapath, DatapathConfig, MapSizes, NodeSettings};
-use skep_model::MacAddr;
+use skep_datapath::{
+    Datapath, DatapathConfig, FamilySettings, MapSizes, NodeSettings,
+    config::NAT_PORTS,
+};
+use skep_model::{Address, Cidr, MacAddr, Ranges};
 use skep_routing::{
-    Actual, HOST_LINK, NET_LINK, Netlink, NodeNetwork, RoutingError, TUNNEL_LINK, Uplink, plan,
+    Actual, FamilyNetwork, HOST_LINK, NET_LINK, Netlink, NodeNetwork, RoutingError, TUNNEL_LINK, Uplink, plan,
 };
 
-use crate::{facts::OwnNode, options::Options};
+use crate::{facts::{OwnFamily, OwnNode}, options::{Options, balancing::Mode}};
 
 /// Type of a cgroup2 file system (statfs(2)).
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
@@ -35,21 +39,42 @@ pub(crate) async fn bring_up(
     own: OwnNode,
     options: &Options,
 ) -> Result<(NodeNetwork, NodeDevices), RoutingError> {
-    let uplink = netlink.uplink(own.node_ip.into()).await?;
-    let network = NodeNetwork {
-        node_ip: own.node_ip,
-        gateway: own.gateway().unwrap_or(own.range.network()),
-        service_cidr: options.service_cidr,
-        cluster_cidr: options.cluster_cidr,
-        uplink_mtu: uplink.mtu,
-    };
+    let Some(tunnel_end) = own.addresses().next() else { return Err(RoutingError::NoUplink(IpAddr::from([0; 4]))) };
+    let uplink = netlink.uplink(tunnel_end).await?;
+    let mut network = network(own, options.cluster_cidr, options.service_cidr, uplink.clone());
     let actual = netlink.actual().await?;
     let links_only = Actual { links: actual.links, addresses: actual.addresses, ..Actual::default() };
     for command in plan(&network.links(), &links_only) {
         netlink.execute(&command).await?;
     }
     let devices = devices(netlink, uplink).await?;
+    network.net_mac = devices.net.1;
     Ok((network, devices))
+}
+
+/// The node's network in the families that it and the ranges have.
+pub(crate) fn network(own: OwnNode, cluster: Ranges, service: Ranges, uplink: Uplink) -> NodeNetwork {
+    let v4 = own.v4.zip(cluster.v4().zip(service.v4()));
+    let v6 = own.v6.zip(cluster.v6().zip(service.v6()));
+    NodeNetwork {
+        v4: v4.map(|(own, (cluster, service))| family(own, cluster, service)),
+        v6: v6.map(|(own, (cluster, service))| family(own, cluster, service)),
+        uplink,
+        net_mac: MacAddr::default(),
+    }
+}
+
+fn family<A: Address>(own: OwnFamily<A>, cluster_cidr: Cidr<A>, service_cidr: Cidr<A>) -> FamilyNetwork<A> {
+    FamilyNetwork { node_ip: own.node_ip, gateway: own.gateway(), service_cidr, cluster_cidr }
+}
+
+fn settings<A: Address>(network: &FamilyNetwork<A>) -> FamilySettings<A> {
+    FamilySettings {
+        node_ip: network.node_ip,
+        gateway: network.gateway,
+        service_cidr: network.service_cidr,
+        cluster_cidr: network.cluster_cidr,
+    }
 }
 
 /// The devices as they are now.
@@ -69,16 +94,17 @@ pub(crate) fn open_datapath(
     options: &Options,
 ) -> anyhow::Result<Datapath> {
     let node = NodeSettings {
-        node_ip: network.node_ip,
-        gateway: network.gateway,
-        service_cidr: network.service_cidr,
-        cluster_cidr: network.cluster_cidr,
+        v4: network.v4.as_ref().map(settings),
+        v6: network.v6.as_ref().map(settings),
         uplink_ifindex: devices.uplink.index,
         vxlan_ifindex: devices.tunnel,
         host_ifindex: devices.host.0,
         host_mac: devices.host.1,
         net_ifindex: devices.net.0,
         net_mac: devices.net.1,
+        node_ports: (options.balancing.node_ports.first, options.balancing.node_ports.last),
+        nat_ports: NAT_PORTS,
+        dsr: options.balancing.lb_mode == Mode::Dsr,
     };
     let datapath = Datapath::open(DatapathConfig {
         pin_root: options.pin_root.clone(),

@@ -53,7 +53,11 @@ pub(crate) fn spec(
     endpoints.sort_by(|one, other| {
         (&one.namespace, &one.name, &one.ip).cmp(&(&other.namespace, &other.name, &other.ip))
     });
-    NodeEndpointsSpec { node_ip: own.node_ip.to_string(), pod_cidrs: vec![own.range.to_string()], endpoints }
+    NodeEndpointsSpec {
+        node_ip: own.addresses().next().map(|ip| ip.to_string()).unwrap_or_default(),
+        pod_cidrs: own.ranges().map(|range| range.to_string()).collect(),
+        endpoints,
+    }
 }
 
 /// Writes every publication that `wanted` holds, the newest only, for ever.
@@ -105,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_pod_is_published_before_its_labels_are_known() {
-        let own = OwnNode { node_ip: [10, 89, 0, 11].into(), range: "10.244.0.0/24".parse().unwrap() };
+        let own = OwnNode::v4([10, 89, 0, 11].into(), "10.244.0.0/24".parse().unwrap());
         let name = NamespacedName::new("default", "web");
         let attached = [(name.clone(), IpAddr::from([10, 244, 0, 2]))];
         let early = spec(own, &attached, &BTreeMap::new());

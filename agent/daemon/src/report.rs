@@ -87,15 +87,15 @@ impl Reporter {
         Report {
             version: VERSION,
             node: self.node.to_string(),
-            pod_cidr: self.own.range.to_string(),
+            pod_cidr: self.own.ranges_text(),
             started: self.started.duration_since(UNIX_EPOCH).map_or(0, |at| at.as_secs().cast_signed()),
             ready: waiting_for.is_empty(),
             waiting_for,
             programs: self.programs(),
             endpoints: self.endpoints.list().len(),
             addresses_free: self.endpoints.free(),
-            frontends: summary.frontends,
-            backends: summary.backends,
+            frontends: summary.services.frontends,
+            backends: summary.services.backends,
             ipcache: summary.ipcache,
             nodes: summary.nodes,
             peers: summary.peers,
@@ -113,7 +113,7 @@ impl Reporter {
         if self.endpoints.free() == 0 {
             problems.push(format!(
                 "the pod range {} is exhausted: no further pod can start here",
-                self.own.range
+                self.own.ranges_text()
             ));
         }
         let annotation = Annotation {

@@ -1,11 +1,26 @@
 //! The data path's tables as targets of reconcilers, and the order in which Services are written.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+mod maglev;
+mod rows;
+#[cfg(test)]
+mod tests;
 
-use skep_datapath::{BackendAddress, BackendSlot, Frontend as FrontendRow, MapTable, TableError};
-use skep_loadbalancer::Changes;
-use skep_model::{Frontend, FrontendAddress, FrontendId};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use skep_datapath::{
+    BackendAddress, BackendSlot, Frontend as FrontendRow, FrontendKey as RowKey, MapTable, SourceRange,
+    TableError, Tables,
+};
+use skep_loadbalancer::{Changes, Pinned, Set};
+use skep_model::SetId;
 use skep_table::{Counters, Outcome, Reconciler, Target};
+
+use self::maglev::{MaglevMap, MaglevTable};
+pub(crate) use self::rows::pinned;
 
 /// A map of the data path.
 pub(crate) struct Map<K, V>(Arc<dyn MapTable<K, V>>);
@@ -45,58 +60,67 @@ pub(crate) fn reconciler<K: Ord + Clone + std::fmt::Debug, V: PartialEq>(
     Reconciler::new(name, Map(Arc::clone(table)))
 }
 
-/// Frontends and the slots of their backends.
+/// How much is wanted of each table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    pub(crate) frontends: usize,
+    pub(crate) backends: usize,
+    pub(crate) maglev: usize,
+}
+
+/// Frontends, and what their sets consist of: slots of backends, Maglev tables, source ranges.
 ///
-/// A frontend that grows has its slots written first, one that shrinks is written before its slots are removed: no
-/// packet ever finds a frontend that counts more slots than there are.
+/// A set's slots, table and ranges are written before any frontend that needs them, and removed after: no packet ever
+/// finds a frontend that counts more slots than there are, or that admits by ranges which are not there yet.
 pub(crate) struct ServiceTables {
-    frontends: MapReconciler<FrontendAddress, FrontendRow>,
+    frontends: MapReconciler<RowKey, FrontendRow>,
     backends: MapReconciler<BackendSlot, BackendAddress>,
+    maglev: Reconciler<u32, MaglevTable, MaglevMap>,
+    sources: MapReconciler<SourceRange, ()>,
+    /// Frontends whose set could not be written in full yet.
+    held: BTreeMap<RowKey, FrontendRow>,
 }
 
 impl ServiceTables {
     /// Over the data path's maps.
-    pub(crate) fn new(
-        frontends: &Arc<dyn MapTable<FrontendAddress, FrontendRow>>,
-        backends: &Arc<dyn MapTable<BackendSlot, BackendAddress>>,
-    ) -> Self {
+    pub(crate) fn new(tables: &Tables) -> Self {
         ServiceTables {
-            frontends: reconciler("frontends", frontends),
-            backends: reconciler("backends", backends),
+            frontends: reconciler("frontends", &tables.frontends),
+            backends: reconciler("backends", &tables.backends),
+            maglev: Reconciler::new("maglev", MaglevMap::new(&tables.maglev)),
+            sources: reconciler("sources", &tables.sources),
+            held: BTreeMap::new(),
         }
     }
 
-    /// Numbers that an earlier process gave, to be adopted.
-    pub(crate) fn pinned(
-        frontends: &Arc<dyn MapTable<FrontendAddress, FrontendRow>>,
-    ) -> Result<Vec<(FrontendAddress, FrontendId)>, TableError> {
-        let entries = frontends.entries()?;
-        Ok(entries.into_iter().map(|(address, row)| (address, FrontendId(row.id))).collect())
+    /// What an earlier process left, to be adopted.
+    pub(crate) fn pinned(tables: &Tables) -> Result<Pinned, TableError> {
+        pinned(tables)
     }
 
-    /// Writes what changed.
+    /// Writes what changed; says when to try again what failed.
     pub(crate) fn apply(&mut self, changes: &Changes, now: Instant) -> Option<Instant> {
-        // The maps carry IPv4 so far; the rows of the other family would only fail.
-        let carried = || changes.frontends.values().filter(|frontend| frontend.address.ip.is_ipv4());
-        let mut surplus = Vec::new();
-        for (address, id) in &changes.removed_frontends {
-            surplus.extend(self.slots(*id, 0));
-            self.frontends.table().remove(address);
+        if changes.is_empty() {
+            return self.retry(now);
         }
-        for frontend in carried() {
-            for (slot, address) in slots_of(frontend) {
-                self.backends.table().upsert(slot, address);
-            }
+        for (id, set) in &changes.sets {
+            self.grow(*id, set);
         }
-        self.backends.reconcile(now);
-        for frontend in carried() {
-            let count = count_of(frontend);
-            self.frontends.table().upsert(frontend.address, FrontendRow { id: frontend.id.0, count });
-            surplus.extend(self.slots(frontend.id, count));
+        self.reconcile_sets(now);
+        for key in changes.removed_frontends.iter().map(rows::key) {
+            self.frontends.table().remove(&key);
+            self.held.remove(&key);
+        }
+        let broken = self.broken_sets();
+        for (key, frontend) in &changes.frontends {
+            self.put(rows::key(key), rows::frontend(frontend), &broken);
         }
         self.frontends.reconcile(now);
-        for slot in surplus {
-            self.backends.table().remove(&slot);
+        for (id, set) in &changes.sets {
+            self.shrink(*id, Some(set));
+        }
+        for id in &changes.removed_sets {
+            self.shrink(*id, None);
         }
         self.retry(now)
     }
@@ -105,28 +129,100 @@ impl ServiceTables {
     pub(crate) fn complete(&mut self) {
         self.frontends.table().complete();
         self.backends.table().complete();
+        self.maglev.table().complete();
+        self.sources.table().complete();
     }
 
     /// Tries again what failed; says when there is more to try.
     pub(crate) fn retry(&mut self, now: Instant) -> Option<Instant> {
-        let outcomes = [self.frontends.reconcile(now), self.backends.reconcile(now)];
-        outcomes.into_iter().filter_map(retry_at).min()
+        let sets = self.reconcile_sets(now);
+        if !self.held.is_empty() {
+            let broken = self.broken_sets();
+            for (key, row) in std::mem::take(&mut self.held) {
+                self.put(key, row, &broken);
+            }
+        }
+        let frontends = retry_at(self.frontends.reconcile(now));
+        sets.into_iter().chain(frontends).min()
     }
 
-    /// How many frontends and slots are wanted.
-    pub(crate) fn sizes(&self) -> (usize, usize) {
-        (self.frontends.desired().len(), self.backends.desired().len())
+    /// How much is wanted.
+    pub(crate) fn sizes(&self) -> Sizes {
+        Sizes {
+            frontends: self.frontends.desired().len() + self.held.len(),
+            backends: self.backends.desired().len(),
+            maglev: self.maglev.desired().len(),
+        }
     }
 
     /// What was done so far, by table.
-    pub(crate) fn counters(&self) -> [(&'static str, Counters); 2] {
-        [("frontends", self.frontends.counters()), ("backends", self.backends.counters())]
+    pub(crate) fn counters(&self) -> [(&'static str, Counters); 4] {
+        [
+            ("frontends", self.frontends.counters()),
+            ("backends", self.backends.counters()),
+            ("maglev", self.maglev.counters()),
+            ("sources", self.sources.counters()),
+        ]
     }
 
-    fn slots(&self, frontend: FrontendId, from: u16) -> Vec<BackendSlot> {
-        let first = BackendSlot { frontend: frontend.0, slot: from };
-        let last = BackendSlot { frontend: frontend.0, slot: u16::MAX };
-        self.backends.desired().range(first..=last).map(|(slot, _)| *slot).collect()
+    fn grow(&mut self, id: SetId, set: &Set) {
+        for (slot, backend) in (0u16..).zip(set.backends.iter()) {
+            let address = BackendAddress { ip: backend.ip, port: backend.port.get() };
+            self.backends.table().upsert(BackendSlot { set: id.0, slot }, address);
+        }
+        if set.maglev > 0 {
+            let table = MaglevTable { size: set.maglev, backends: Arc::clone(&set.backends) };
+            self.maglev.table().upsert(id.0, table);
+        }
+        for cidr in set.sources.iter() {
+            self.sources.table().upsert(SourceRange { set: id.0, cidr: *cidr }, ());
+        }
+    }
+
+    /// Forgets what the set does not have any more; `None` when it is gone.
+    fn shrink(&mut self, id: SetId, set: Option<&Set>) {
+        let count = set.map_or(0, |set| rows::count(&set.backends));
+        let first = BackendSlot { set: id.0, slot: count };
+        let last = BackendSlot { set: id.0, slot: u16::MAX };
+        let surplus: Vec<BackendSlot> =
+            self.backends.desired().range(first..=last).map(|(slot, _)| *slot).collect();
+        for slot in surplus {
+            self.backends.table().remove(&slot);
+        }
+        if set.is_none_or(|set| set.maglev == 0) {
+            self.maglev.table().remove(&id.0);
+        }
+        let kept = set.map(|set| &*set.sources).unwrap_or_default();
+        let of_set = self.sources.desired().keys().skip_while(|range| range.set < id.0);
+        let stale: Vec<SourceRange> = of_set
+            .take_while(|range| range.set == id.0)
+            .filter(|range| !kept.contains(&range.cidr))
+            .copied()
+            .collect();
+        for range in stale {
+            self.sources.table().remove(&range);
+        }
+    }
+
+    fn put(&mut self, key: RowKey, row: FrontendRow, broken: &BTreeSet<u32>) {
+        if broken.contains(&row.set) {
+            self.held.insert(key, row);
+        } else {
+            self.held.remove(&key);
+            self.frontends.table().upsert(key, row);
+        }
+    }
+
+    fn reconcile_sets(&mut self, now: Instant) -> Option<Instant> {
+        let outcomes = [self.backends.reconcile(now), self.maglev.reconcile(now), self.sources.reconcile(now)];
+        outcomes.into_iter().filter_map(retry_at).min()
+    }
+
+    /// Sets that are not in the maps in full.
+    fn broken_sets(&self) -> BTreeSet<u32> {
+        let slots = self.backends.failing().map(|slot| slot.set);
+        let ranges = self.sources.failing().map(|range| range.set);
+        slots.chain(self.maglev.failing().copied()).chain(ranges).collect()
     }
 }
 
@@ -135,99 +231,5 @@ pub(crate) fn retry_at(outcome: Outcome) -> Option<Instant> {
     match outcome {
         Outcome::Converged => None,
         Outcome::RetryAt(at) => Some(at),
-    }
-}
-
-fn count_of(frontend: &Frontend) -> u16 {
-    u16::try_from(frontend.backends.len()).unwrap_or(u16::MAX)
-}
-
-fn slots_of(frontend: &Frontend) -> impl Iterator<Item = (BackendSlot, BackendAddress)> {
-    let slots = (0..count_of(frontend)).map(|slot| BackendSlot { frontend: frontend.id.0, slot });
-    let addresses =
-        frontend.backends.iter().map(|backend| BackendAddress { ip: backend.ip, port: backend.port.get() });
-    slots.zip(addresses)
-}
-
-#[cfg(test)]
-mod tests {
-    use skep_datapath::FakeTable;
-    use skep_model::{Backend, FrontendKind, NamespacedName, Port, Protocol};
-
-    use super::*;
-
-    fn frontend(id: u32, backends: &[u8]) -> Frontend {
-        let port = Port::new(80).unwrap();
-        let protocol = Protocol::Tcp;
-        Frontend {
-            id: FrontendId(id),
-            address: FrontendAddress { ip: [10, 96, 0, id as u8].into(), port, protocol },
-            kind: FrontendKind::ClusterIp,
-            service: NamespacedName::new("a", "b"),
-            port_name: String::new(),
-            backends: backends
-                .iter()
-                .map(|n| Backend { ip: [10, 244, 0, *n].into(), port, protocol })
-                .collect(),
-            affinity_seconds: None,
-        }
-    }
-
-    struct Fixture {
-        frontends: Arc<FakeTable<FrontendAddress, FrontendRow>>,
-        backends: Arc<FakeTable<BackendSlot, BackendAddress>>,
-        tables: ServiceTables,
-    }
-
-    fn fixture() -> Fixture {
-        let (frontends, backends) = (Arc::new(FakeTable::default()), Arc::new(FakeTable::default()));
-        let tables = ServiceTables::new(&(frontends.clone() as _), &(backends.clone() as _));
-        Fixture { frontends, backends, tables }
-    }
-
-    impl Fixture {
-        fn write(&mut self, frontend: Frontend) {
-            let changes = Changes { frontends: [(frontend.address, frontend)].into(), ..Changes::default() };
-            assert_eq!(self.tables.apply(&changes, Instant::now()), None);
-        }
-
-        fn consistent(&self) {
-            let slots: usize = self.frontends.rows().values().map(|row| usize::from(row.count)).sum();
-            assert_eq!(self.backends.rows().len(), slots);
-            for row in self.frontends.rows().values() {
-                for slot in 0..row.count {
-                    assert!(self.backends.rows().contains_key(&BackendSlot { frontend: row.id, slot }));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn slots_follow_a_frontend_that_grows_shrinks_and_goes() {
-        let mut fixture = fixture();
-        for backends in [&[1, 2][..], &[1, 2, 3], &[3], &[]] {
-            fixture.write(frontend(1, backends));
-            fixture.consistent();
-        }
-        fixture.write(frontend(2, &[1]));
-        let gone = frontend(2, &[1]);
-        let changes = Changes { removed_frontends: [(gone.address, gone.id)].into(), ..Changes::default() };
-        fixture.tables.apply(&changes, Instant::now());
-        fixture.consistent();
-        assert_eq!(fixture.frontends.rows().len(), 1);
-    }
-
-    #[test]
-    fn what_an_earlier_process_left_goes_once_everything_is_known() {
-        let mut fixture = fixture();
-        let stale = frontend(9, &[]);
-        fixture.frontends.update(&stale.address, &FrontendRow { id: 9, count: 1 }).unwrap();
-        let address = BackendAddress { ip: [10, 0, 0, 1].into(), port: 1 };
-        fixture.backends.update(&BackendSlot { frontend: 9, slot: 0 }, &address).unwrap();
-        fixture.write(frontend(1, &[1]));
-        assert_eq!(fixture.frontends.rows().len(), 2);
-        fixture.tables.complete();
-        assert_eq!(fixture.tables.retry(Instant::now()), None);
-        fixture.consistent();
     }
 }

@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
-use skep_datapath::{Datapath, DropEvent, EventReader, Timeouts};
-use skep_model::NamespacedName;
+use skep_datapath::{Datapath, DatapathError, DropEvent, EventReader, MapPressure, Timeouts};
 use skep_routing::Netlink;
 use tokio::{
     sync::watch,
@@ -27,16 +26,26 @@ const LOOK: Duration = Duration::from_millis(250);
 const LOGGED_A_SECOND: u32 = 5;
 
 /// Collects idle flows, for ever.
-pub(crate) async fn collect_conntrack(datapath: Arc<Datapath>, metrics: Metrics) {
+pub(crate) async fn collect_conntrack(
+    datapath: Arc<Datapath>,
+    metrics: Metrics,
+    pressures: watch::Sender<Vec<MapPressure>>,
+) {
     let mut ticks = interval(COLLECT);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let datapath = Arc::clone(&datapath);
-        let collected =
-            tokio::task::spawn_blocking(move || datapath.collect_garbage(&Timeouts::default())).await;
+        let collect = move || -> Result<_, DatapathError> {
+            Ok((datapath.collect_garbage(&Timeouts::default())?, datapath.pressure()?))
+        };
+        let collected = tokio::task::spawn_blocking(collect).await;
         match collected {
-            Ok(Ok(report)) => metrics.observe_conntrack(&report),
+            Ok(Ok((report, pressure))) => {
+                metrics.observe_conntrack(&report);
+                metrics.observe_pressure(&pressure);
+                pressures.send_replace(pressure);
+            }
             Ok(Err(error)) => tracing::warn!(%error, "cannot collect idle flows"),
             Err(_) => return,
         }
@@ -128,7 +137,7 @@ pub(crate) async fn log_drops(mut reader: EventReader, summary: watch::Receiver<
 fn log_drop(event: &DropEvent, summary: &Summary) {
     let named = |address: Option<std::net::SocketAddr>| -> String {
         let Some(address) = address else { return "?".into() };
-        let pod: Option<&NamespacedName> = summary.pod_names.get(&address.ip());
+        let pod = summary.pod_names.get(address.ip());
         pod.map_or_else(|| address.to_string(), |pod| format!("{address} ({pod})"))
     };
     tracing::info!(

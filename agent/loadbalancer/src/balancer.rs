@@ -1,460 +1,416 @@
-//! The tables, kept up to date Service by Service.
+//! The tables, kept up to date Service by Service: what one event costs does not depend on how many Services there are.
+
+mod changes;
+mod entry;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
-use skep_model::{
-    Backend, DnsChange, DnsView, Frontend, FrontendAddress, FrontendId, FrontendKind, IpFamily,
-    NamespacedName,
-};
+pub use changes::{Changes, Lost, Report};
+use skep_model::{Backend, FrontendAddress, NamespacedName, Scope, SetId};
 
+use self::entry::{Entry, NumberedSet, Subject};
 use crate::{
+    context::Context,
+    frontend::{Frontend, FrontendKey, HealthCheck, Owner, Set},
     ids::Ids,
-    input::{Service, ServicePort, ServiceTarget, Slice},
-    names, select,
+    input::{HostPorts, Service, Slice},
+    maglev, names,
+    plan::{Plan, SetKey, WantedRow, WantedSet},
+    problem::Problem,
+    slots,
 };
 
-/// What changed since the last refresh. An address that moved between Services is in both tables: apply removals first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// New or different frontends.
-    pub frontends: BTreeMap<FrontendAddress, Frontend>,
-    /// Frontends that are gone, and the number each had.
-    pub removed_frontends: BTreeMap<FrontendAddress, FrontendId>,
-    /// What DNS answers differently.
-    pub names: DnsChange,
-}
-
-impl Changes {
-    /// Whether nothing changed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Changes::default()
-    }
+/// What an earlier process left in the pinned maps.
+#[derive(Clone, Debug, Default)]
+pub struct Pinned {
+    /// The number of each row's set.
+    pub rows: BTreeMap<FrontendKey, SetId>,
+    /// Each set's backends in slot order.
+    pub slots: BTreeMap<SetId, Vec<Backend>>,
 }
 
 /// Everything known of Services on this node, and what was computed from it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LoadBalancer {
-    node: String,
-    services: BTreeMap<NamespacedName, Service>,
-    slices: BTreeMap<NamespacedName, BTreeMap<NamespacedName, Slice>>,
-    owners: BTreeMap<NamespacedName, NamespacedName>,
-    dirty: BTreeSet<NamespacedName>,
-    frontends: BTreeMap<FrontendAddress, Frontend>,
-    by_service: BTreeMap<NamespacedName, BTreeSet<FrontendAddress>>,
-    ids: Ids<FrontendAddress>,
-    names: DnsView,
+    context: Context,
+    entries: BTreeMap<Arc<Owner>, Entry>,
+    /// Whose each slice is.
+    slices: BTreeMap<NamespacedName, NamespacedName>,
+    dirty: BTreeSet<Arc<Owner>>,
+    frontends: BTreeMap<FrontendKey, Frontend>,
+    /// Who waits for an address that an older object has.
+    waiting: BTreeMap<FrontendAddress, BTreeSet<Arc<Owner>>>,
+    health: BTreeMap<NamespacedName, HealthCheck>,
+    ids: Ids,
+    pinned: Pinned,
+    /// Pinned numbers that a set has taken over.
+    taken_over: BTreeSet<SetId>,
     settled: bool,
 }
 
 impl LoadBalancer {
-    /// An empty load balancer for the node of this name.
+    /// An empty load balancer.
     #[must_use]
-    pub fn new(node: &str) -> Self {
-        LoadBalancer {
-            node: node.into(),
-            services: BTreeMap::new(),
-            slices: BTreeMap::new(),
-            owners: BTreeMap::new(),
-            dirty: BTreeSet::new(),
-            frontends: BTreeMap::new(),
-            by_service: BTreeMap::new(),
-            ids: Ids::default(),
-            names: DnsView::default(),
-            settled: false,
-        }
+    pub fn new(context: Context) -> Self {
+        LoadBalancer { context, ..LoadBalancer::default() }
     }
 
-    /// Takes over the numbers found in pinned maps. To be called before the first event.
-    pub fn adopt(&mut self, frontends: impl IntoIterator<Item = (FrontendAddress, FrontendId)>) {
-        for (address, id) in frontends {
-            self.ids.adopt(address, id.0);
+    /// Takes over numbers and slots found in pinned maps. To be called before the first event.
+    pub fn adopt(&mut self, pinned: Pinned) {
+        for set in pinned.rows.values().chain(pinned.slots.keys()) {
+            self.ids.reserve(set.0);
         }
+        self.pinned = pinned;
+    }
+
+    /// Where it works.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The node or the cluster around it changed. Rare, and then everything that it may concern is computed again.
+    pub fn set_context(&mut self, context: Context) {
+        if context == self.context {
+            return;
+        }
+        let before = std::mem::replace(&mut self.context, context);
+        let now = &self.context;
+        let all = before.zone != now.zone || before.settings != now.settings || before.node != now.node;
+        let moved: BTreeSet<IpAddr> = before
+            .nodes
+            .iter()
+            .filter(|(ip, node)| now.nodes.get(*ip) != Some(node))
+            .chain(now.nodes.iter().filter(|(ip, node)| before.nodes.get(*ip) != Some(node)))
+            .map(|(ip, _)| *ip)
+            .collect();
+        let concerned = |(owner, entry): &(&Arc<Owner>, &Entry)| match ***owner {
+            Owner::Service(_) => all || entry.leads_to_any(&moved),
+            Owner::Pod(_) => before.addresses != now.addresses,
+        };
+        let dirty = self.entries.iter().filter(concerned).map(|(owner, _)| Arc::clone(owner));
+        self.dirty.extend(dirty);
     }
 
     /// A Service appeared or changed.
     pub fn upsert_service(&mut self, service: Service) {
-        if self.services.get(&service.name) != Some(&service) {
-            self.dirty.insert(service.name.clone());
-            self.services.insert(service.name.clone(), service);
-        }
+        let owner = Arc::new(Owner::Service(service.name.clone()));
+        self.set_subject(owner, Subject::Service(Box::new(service)));
     }
 
     /// A Service is gone.
     pub fn remove_service(&mut self, name: &NamespacedName) {
-        if self.services.remove(name).is_some() {
-            self.dirty.insert(name.clone());
-        }
+        self.set_subject(Arc::new(Owner::Service(name.clone())), Subject::None);
+    }
+
+    /// A pod with host ports appeared or changed.
+    pub fn upsert_pod(&mut self, pod: HostPorts) {
+        let owner = Arc::new(Owner::Pod(pod.name.clone()));
+        self.set_subject(owner, Subject::Pod(Box::new(pod)));
+    }
+
+    /// A pod is gone, or has no host ports any more.
+    pub fn remove_pod(&mut self, name: &NamespacedName) {
+        self.set_subject(Arc::new(Owner::Pod(name.clone())), Subject::None);
     }
 
     /// A slice appeared or changed, perhaps its owner too.
     pub fn upsert_slice(&mut self, slice: Slice) {
-        if self.owners.get(&slice.name).is_some_and(|owner| *owner != slice.service) {
+        if self.slices.get(&slice.name).is_some_and(|owner| *owner != slice.service) {
             self.remove_slice(&slice.name);
         }
-        let siblings = self.slices.entry(slice.service.clone()).or_default();
-        if siblings.get(&slice.name) != Some(&slice) {
-            self.dirty.insert(slice.service.clone());
-            self.owners.insert(slice.name.clone(), slice.service.clone());
-            siblings.insert(slice.name.clone(), slice);
+        let owner = Arc::new(Owner::Service(slice.service.clone()));
+        self.slices.insert(slice.name.clone(), slice.service.clone());
+        if self.entries.entry(Arc::clone(&owner)).or_default().put_slice(slice) {
+            self.dirty.insert(owner);
         }
     }
 
     /// A slice is gone.
     pub fn remove_slice(&mut self, name: &NamespacedName) {
-        let Some(owner) = self.owners.remove(name) else { return };
-        if let Some(siblings) = self.slices.get_mut(&owner) {
-            siblings.remove(name);
-            if siblings.is_empty() {
-                self.slices.remove(&owner);
-            }
+        let Some(service) = self.slices.remove(name) else { return };
+        let owner = Arc::new(Owner::Service(service));
+        if let Some(entry) = self.entries.get_mut(&owner) {
+            entry.slices.retain(|slice| slice.name != *name);
+            self.dirty.insert(owner);
         }
-        self.dirty.insert(owner);
     }
 
     /// Names of all Services, for re-lists.
     pub fn services(&self) -> impl Iterator<Item = &NamespacedName> {
-        self.services.keys()
+        self.entries.iter().filter_map(|(owner, entry)| entry.service().and(Some(owner.name())))
+    }
+
+    /// Names of all pods with host ports, for re-lists.
+    pub fn pods(&self) -> impl Iterator<Item = &NamespacedName> {
+        let pods = self.entries.iter().filter(|(_, entry)| matches!(entry.subject, Subject::Pod(_)));
+        pods.map(|(owner, _)| owner.name())
     }
 
     /// Names of all slices, for re-lists.
     pub fn slices(&self) -> impl Iterator<Item = &NamespacedName> {
-        self.owners.keys()
-    }
-
-    /// The namespaces that exist now.
-    pub fn set_namespaces(&mut self, namespaces: BTreeSet<String>) -> DnsChange {
-        let mut next = self.names.clone();
-        next.namespaces = namespaces;
-        let change = self.names.change_to(&next);
-        self.names = next;
-        change
+        self.slices.keys()
     }
 
     /// Current frontends.
     #[must_use]
-    pub fn frontends(&self) -> &BTreeMap<FrontendAddress, Frontend> {
+    pub fn frontends(&self) -> &BTreeMap<FrontendKey, Frontend> {
         &self.frontends
     }
 
-    /// What DNS answers now.
+    /// Services whose load balancer asks this node.
     #[must_use]
-    pub fn names(&self) -> &DnsView {
-        &self.names
+    pub fn health_checks(&self) -> &BTreeMap<NamespacedName, HealthCheck> {
+        &self.health
+    }
+
+    /// What is refused now, by whose it is.
+    pub fn problems(&self) -> impl Iterator<Item = (&Owner, &Problem)> {
+        self.entries
+            .iter()
+            .flat_map(|(owner, entry)| entry.problems.iter().map(move |problem| (owner.as_ref(), problem)))
+    }
+
+    /// The Service of that name.
+    #[must_use]
+    pub fn service(&self, name: &NamespacedName) -> Option<&Service> {
+        self.entries.get(&Owner::Service(name.clone())).and_then(Entry::service)
+    }
+
+    /// The node that a Service's endpoint of this address runs on, as far as its slices say.
+    #[must_use]
+    pub fn node_of(&self, owner: &Owner, address: IpAddr) -> Option<&str> {
+        if matches!(owner, Owner::Pod(_)) {
+            return Some(&self.context.node);
+        }
+        let endpoints = self.entries.get(owner)?.slices.iter().flat_map(|slice| &slice.endpoints);
+        endpoints.filter(|endpoint| endpoint.address == address).find_map(|endpoint| endpoint.node.as_deref())
     }
 
     /// Recomputes what the events since the last call touch.
     pub fn refresh(&mut self) -> Changes {
         let mut changes = Changes::default();
-        let names_before: BTreeMap<_, _> =
-            self.dirty.iter().map(|name| (name.clone(), self.names.services.get(name).cloned())).collect();
-        let dirty = std::mem::take(&mut self.dirty);
-        let wanted: Vec<_> = dirty.into_iter().map(|name| (self.refresh_names(&name), name)).collect();
-        // Removals first: an address may move from one Service to another within one refresh.
-        for (wanted, name) in &wanted {
-            self.remove_unwanted(name, wanted, &mut changes);
-        }
-        for (wanted, name) in wanted {
-            for (address, wish) in wanted {
-                self.write_frontend(&name, address, wish, &mut changes);
-            }
-        }
-        for (name, before) in names_before {
-            match (self.names.services.get(&name), before) {
-                (None, Some(_)) => {
-                    changes.names.removed_services.insert(name);
-                }
-                (Some(target), before) if before.as_ref() != Some(target) => {
-                    changes.names.services.insert(name, target.clone());
-                }
-                _ => {}
-            }
+        // Ends, for an address only ever moves to an older object.
+        while let Some(owner) = self.dirty.pop_first() {
+            self.bring(&owner, &mut changes);
         }
         changes
     }
 
-    /// Says that Services and slices were listed in full: adopted numbers that nobody uses become free.
-    pub fn settle(&mut self) {
-        if !self.settled {
-            self.settled = true;
-            let frontends = &self.frontends;
-            self.ids.retain(|address| frontends.contains_key(address));
+    /// Says that everything was listed in full: adopted numbers that nobody uses become free. Gives back whom the sets
+    /// of those numbers led to.
+    pub fn settle(&mut self) -> BTreeSet<Lost> {
+        if std::mem::replace(&mut self.settled, true) {
+            return BTreeSet::new();
         }
+        let entries = self.entries.values();
+        let used: BTreeSet<u32> = entries.flat_map(|entry| &entry.sets).map(|set| set.id.0).collect();
+        self.ids.retain(|number| used.contains(number));
+        self.taken_over = BTreeSet::new();
+        let left = std::mem::take(&mut self.pinned).slots.into_iter();
+        left.flat_map(|(set, backends)| {
+            backends.into_iter().map(move |backend| Lost { set, backend, is_dead: false })
+        })
+        .collect()
     }
 
-    /// Updates what DNS answers for a Service, and says which frontends it should have.
-    fn refresh_names(&mut self, name: &NamespacedName) -> BTreeMap<FrontendAddress, Wish> {
-        match self.services.get(name).and_then(|service| names::target(service, self.slices_of(name))) {
-            Some(target) => self.names.services.insert(name.clone(), target),
-            None => self.names.services.remove(name),
-        };
-        self.services.get(name).map(|service| self.wanted(service)).unwrap_or_default()
-    }
-
-    fn remove_unwanted(
-        &mut self,
-        name: &NamespacedName,
-        wanted: &BTreeMap<FrontendAddress, Wish>,
-        changes: &mut Changes,
-    ) {
-        let before = self.by_service.get(name).cloned().unwrap_or_default();
-        for address in before.iter().filter(|address| !wanted.contains_key(address)) {
-            self.remove_frontend(address, changes);
-        }
-    }
-
-    fn slices_of(&self, name: &NamespacedName) -> impl Iterator<Item = &Slice> {
-        self.slices.get(name).into_iter().flat_map(BTreeMap::values)
-    }
-
-    fn wanted(&self, service: &Service) -> BTreeMap<FrontendAddress, Wish> {
-        let ServiceTarget::Cluster(addresses) = &service.target else { return BTreeMap::new() };
-        if service.foreign {
-            return BTreeMap::new();
-        }
-        let ports = |ip: IpAddr| service.ports.iter().map(move |port| (ip, port));
-        addresses.iter().flat_map(|&ip| ports(ip)).map(|(ip, port)| self.wish(service, ip, port)).collect()
-    }
-
-    fn wish(&self, service: &Service, ip: IpAddr, port: &ServicePort) -> (FrontendAddress, Wish) {
-        let slices = self.slices_of(&service.name);
-        let wish = Wish {
-            port_name: port.name.clone(),
-            affinity_seconds: service.affinity_seconds,
-            backends: select::backends(service, port, IpFamily::of(ip), slices, &self.node),
-        };
-        (FrontendAddress { ip, port: port.port, protocol: port.protocol }, wish)
-    }
-
-    fn write_frontend(
-        &mut self,
-        name: &NamespacedName,
-        address: FrontendAddress,
-        wish: Wish,
-        changes: &mut Changes,
-    ) {
-        let held_by_other = self.frontends.get(&address).is_some_and(|frontend| frontend.service != *name);
-        if held_by_other {
-            // Two Services cannot share a cluster IP; the holder stays until it is gone.
-            self.dirty.insert(name.clone());
+    fn set_subject(&mut self, owner: Arc<Owner>, subject: Subject) {
+        if matches!(subject, Subject::None) && !self.entries.contains_key(&owner) {
             return;
         }
-        let Some(id) = self.ids.number(&address) else { return };
-        let next = Frontend {
-            id: FrontendId(id),
-            address,
-            kind: FrontendKind::ClusterIp,
-            service: name.clone(),
-            port_name: wish.port_name,
-            backends: wish.backends,
-            affinity_seconds: wish.affinity_seconds,
-        };
-        self.by_service.entry(name.clone()).or_default().insert(address);
-        if self.frontends.get(&address) != Some(&next) {
-            changes.frontends.insert(address, next.clone());
-            self.frontends.insert(address, next);
+        let entry = self.entries.entry(Arc::clone(&owner)).or_default();
+        if entry.subject != subject {
+            entry.subject = subject;
+            self.dirty.insert(owner);
         }
     }
 
-    fn remove_frontend(&mut self, address: &FrontendAddress, changes: &mut Changes) {
-        let Some(frontend) = self.frontends.remove(address) else { return };
-        self.ids.release(address);
-        if let Some(addresses) = self.by_service.get_mut(&frontend.service) {
-            addresses.remove(address);
-            if addresses.is_empty() {
-                self.by_service.remove(&frontend.service);
+    /// Brings one object's rows and sets to what they should be.
+    fn bring(&mut self, owner: &Arc<Owner>, changes: &mut Changes) {
+        let Some((owner, mut entry)) = self.entries.remove_entry(owner) else { return };
+        let owner = &owner;
+        let Plan { sets, rows, mut problems, health } = entry.plan(&self.context);
+        if let Owner::Service(name) = &**owner {
+            changes
+                .name(name, entry.service().and_then(|service| names::target(service, entry.slices.iter())));
+            let before = self.health.get(name).copied();
+            changes.health |= before != health;
+            match health {
+                Some(check) => drop(self.health.insert(name.clone(), check)),
+                None => drop(self.health.remove(name)),
             }
         }
-        changes.removed_frontends.insert(*address, frontend.id);
-    }
-}
-
-/// A frontend before it has a number.
-struct Wish {
-    port_name: String,
-    affinity_seconds: Option<u32>,
-    backends: Vec<Backend>,
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use skep_model::{Port, Protocol};
-
-    use super::*;
-    use crate::input::{Endpoint, InternalPolicy, SlicePort};
-
-    fn name(n: u8) -> NamespacedName {
-        NamespacedName::new("ns", format!("s{n}"))
-    }
-
-    fn port(n: u16) -> Port {
-        Port::new(n).unwrap()
-    }
-
-    fn service(n: u8, address: u8, local: bool) -> Service {
-        let ports = vec![ServicePort { name: "http".into(), protocol: Protocol::Tcp, port: port(80) }];
-        Service {
-            name: name(n),
-            target: ServiceTarget::Cluster(vec![[10, 96, 0, address].into()]),
-            ports,
-            internal_policy: if local { InternalPolicy::Local } else { InternalPolicy::Cluster },
-            affinity_seconds: None,
-            foreign: false,
+        let rows = self.claim(owner, &mut entry, rows, &mut problems);
+        let before = std::mem::take(&mut entry.sets);
+        entry.sets = self.number(sets, &rows, &before, &mut problems, changes);
+        self.write_rows(owner, &mut entry, rows, changes);
+        self.compare_sets(&before, &entry, changes);
+        changes.report(owner, &entry.problems, &problems);
+        entry.problems = problems;
+        if entry.is_needed() {
+            self.entries.insert(Arc::clone(owner), entry);
         }
     }
 
-    fn slice(n: u8, owner: u8, endpoints: &[(u8, u8)]) -> Slice {
-        let endpoint = |&(address, flags): &(u8, u8)| Endpoint {
-            addresses: vec![[10, 244, 0, address].into()],
-            ready: flags & 1 == 0,
-            serving: flags & 2 == 0,
-            terminating: flags & 4 == 0,
-            node: Some(if flags & 8 == 0 { "here".into() } else { "there".into() }),
-            hostname: None,
-        };
-        Slice {
-            name: NamespacedName::new("ns", format!("slice{n}")),
-            service: name(owner),
-            family: Some(IpFamily::V4),
-            ports: vec![SlicePort { name: "http".into(), protocol: Protocol::Tcp, port: port(8080) }],
-            endpoints: endpoints.iter().map(endpoint).collect(),
+    /// Keeps the rows whose address this object may have: nobody has it, or somebody younger, who then loses it.
+    fn claim(
+        &mut self,
+        owner: &Arc<Owner>,
+        entry: &mut Entry,
+        mut rows: BTreeMap<FrontendKey, WantedRow>,
+        problems: &mut BTreeSet<Problem>,
+    ) -> BTreeMap<FrontendKey, WantedRow> {
+        let mut waits = Vec::new();
+        let addresses: BTreeSet<FrontendAddress> = rows.keys().map(|key| key.address).collect();
+        for address in addresses {
+            let Some(holder) = self.holder(address).filter(|holder| *holder != *owner) else { continue };
+            let theirs = self.entries.get(&holder).map_or(i64::MIN, Entry::created);
+            if (entry.created(), owner) < (theirs, &holder) {
+                // What it has lost goes when it is computed again, for the row is this object's by then.
+                self.dirty.insert(holder);
+            } else {
+                rows.retain(|key, _| key.address != address);
+                problems.insert(Problem::Conflict { address, holder: (*holder).clone() });
+                waits.push(address);
+            }
         }
+        for address in entry.waits.iter().filter(|address| !waits.contains(address)) {
+            if let Some(others) = self.waiting.get_mut(address) {
+                others.remove(owner);
+                if others.is_empty() {
+                    self.waiting.remove(address);
+                }
+            }
+        }
+        for address in &waits {
+            self.waiting.entry(*address).or_default().insert(Arc::clone(owner));
+        }
+        entry.waits = waits;
+        rows
     }
 
-    #[derive(Clone, Debug)]
-    enum Step {
-        Service(u8, bool),
-        RemoveService(u8),
-        Slice(u8, u8, Vec<(u8, u8)>),
-        RemoveSlice(u8),
-        Refresh,
-        Restart,
+    fn holder(&self, address: FrontendAddress) -> Option<Arc<Owner>> {
+        let key = FrontendKey { address, scope: Scope::Inside };
+        self.frontends.get(&key).map(|frontend| Arc::clone(&frontend.owner))
     }
 
-    fn step() -> impl Strategy<Value = Step> {
-        let endpoints = proptest::collection::vec((0u8..6, 0u8..16), 0..4);
-        prop_oneof![
-            (0u8..4, any::<bool>()).prop_map(|(n, local)| Step::Service(n, local)),
-            (0u8..4).prop_map(Step::RemoveService),
-            (0u8..6, 0u8..4, endpoints).prop_map(|(n, owner, endpoints)| Step::Slice(n, owner, endpoints)),
-            (0u8..6).prop_map(Step::RemoveSlice),
-            Just(Step::Refresh),
-            Just(Step::Restart),
-        ]
-    }
-
-    /// The naive model: for each Service, walk all slices and all endpoints.
-    fn naive(
-        services: &BTreeMap<u8, Service>,
-        slices: &BTreeMap<u8, Slice>,
-    ) -> BTreeMap<IpAddr, BTreeSet<IpAddr>> {
-        let mut result = BTreeMap::new();
-        for service in services.values() {
-            let all = || {
-                slices
-                    .values()
-                    .filter(|slice| slice.service == service.name)
-                    .flat_map(|slice| &slice.endpoints)
-                    .filter(|endpoint| {
-                        service.internal_policy == InternalPolicy::Cluster
-                            || endpoint.node.as_deref() == Some("here")
-                    })
+    /// Gives numbers and slots to the sets.
+    fn number(
+        &mut self,
+        wanted: BTreeMap<SetKey, WantedSet>,
+        rows: &BTreeMap<FrontendKey, WantedRow>,
+        before: &[NumberedSet],
+        problems: &mut BTreeSet<Problem>,
+        changes: &mut Changes,
+    ) -> Vec<NumberedSet> {
+        let mut sets = Vec::with_capacity(wanted.len());
+        // A set without rows lost them all to older objects.
+        for (key, wanted) in wanted.into_iter().filter(|(key, _)| rows.values().any(|row| row.set == *key)) {
+            let known = before.iter().find(|set| set.key == key);
+            let number = known.map(|set| set.id).or_else(|| self.adopted(&key, rows));
+            let Some(id) = number.or_else(|| self.ids.take().map(SetId)) else {
+                problems.insert(Problem::Exhausted);
+                continue;
             };
-            let mut chosen: BTreeSet<IpAddr> = all().filter(|e| e.ready).map(|e| e.addresses[0]).collect();
-            if chosen.is_empty() {
-                chosen = all().filter(|e| e.serving && e.terminating).map(|e| e.addresses[0]).collect();
-            }
-            let ServiceTarget::Cluster(addresses) = &service.target else { continue };
-            result.insert(addresses[0], chosen);
+            let adopted = if known.is_none() { self.pinned.slots.remove(&id) } else { None };
+            let slots = known.map(|set| &*set.set.backends).or(adopted.as_deref()).unwrap_or_default();
+            let set = self.fill(known, slots, &wanted);
+            let left = slots.iter().chain(known.iter().flat_map(|known| &known.lingering));
+            let (lingering, dead): (Vec<Backend>, Vec<Backend>) = left
+                .filter(|backend| !wanted.backends.contains(backend))
+                .partition(|backend| wanted.usable.contains(backend));
+            changes.lose(id, dead.iter(), true);
+            sets.push(NumberedSet { key, id, set, lingering });
         }
-        result
+        sets
     }
 
-    proptest! {
-        #[test]
-        fn equals_the_naive_model_and_keeps_numbers(steps in proptest::collection::vec(step(), 0..60)) {
-            let mut balancer = LoadBalancer::new("here");
-            let (mut services, mut slices) = (BTreeMap::new(), BTreeMap::new());
-            let mut numbers: BTreeMap<FrontendAddress, FrontendId> = BTreeMap::new();
-            for step in steps.into_iter().chain([Step::Refresh]) {
-                match step {
-                    Step::Service(n, local) => {
-                        services.insert(n, service(n, n, local));
-                        balancer.upsert_service(service(n, n, local));
-                    }
-                    Step::RemoveService(n) => {
-                        services.remove(&n);
-                        balancer.remove_service(&name(n));
-                    }
-                    Step::Slice(n, owner, endpoints) => {
-                        slices.insert(n, slice(n, owner, &endpoints));
-                        balancer.upsert_slice(slice(n, owner, &endpoints));
-                    }
-                    Step::RemoveSlice(n) => {
-                        slices.remove(&n);
-                        balancer.remove_slice(&NamespacedName::new("ns", format!("slice{n}")));
-                    }
-                    Step::Restart => {
-                        balancer = LoadBalancer::new("here");
-                        balancer.adopt(numbers.clone());
-                        services.values().for_each(|service| balancer.upsert_service(service.clone()));
-                        slices.values().for_each(|slice| balancer.upsert_slice(slice.clone()));
-                        balancer.refresh();
-                        balancer.settle();
-                        // What nobody wants any more is pruned from the maps.
-                        numbers.retain(|address, _| balancer.frontends().contains_key(address));
-                    }
-                    Step::Refresh => {
-                        let changes = balancer.refresh();
-                        for address in changes.removed_frontends.keys() {
-                            numbers.remove(address);
-                        }
-                        for (address, frontend) in &changes.frontends {
-                            let known = numbers.insert(*address, frontend.id);
-                            prop_assert!(known.is_none_or(|id| id == frontend.id));
-                        }
-                        let seen: BTreeMap<_, _> = balancer.frontends().values().map(|frontend| {
-                            (frontend.address.ip, frontend.backends.iter().map(|backend| backend.ip).collect())
-                        }).collect();
-                        prop_assert_eq!(seen, naive(&services, &slices));
-                        let ids: BTreeSet<_> = balancer.frontends().values().map(|frontend| frontend.id).collect();
-                        prop_assert_eq!(ids.len(), balancer.frontends().len());
-                        prop_assert!(balancer.refresh().is_empty());
-                    }
-                }
-                for (address, id) in &numbers {
-                    prop_assert!(balancer.frontends().get(address).is_none_or(|frontend| frontend.id == *id));
-                }
+    /// The set as it should be; what is as it was is shared with it.
+    fn fill(&self, known: Option<&NumberedSet>, slots: &[Backend], wanted: &WantedSet) -> Set {
+        let has_table = wanted.maglev && !wanted.backends.is_empty();
+        let maglev = self.context.settings.maglev.filter(|_| has_table);
+        let backends = known.filter(|set| set.holds(&wanted.backends)).map_or_else(
+            || slots::place(slots, &wanted.backends).into(),
+            |set| Arc::clone(&set.set.backends),
+        );
+        let sources = known
+            .filter(|set| *set.set.sources == *wanted.sources)
+            .map_or_else(|| wanted.sources.as_slice().into(), |set| Arc::clone(&set.set.sources));
+        let maglev = maglev.map_or(0, |size| maglev::size_for(size, wanted.backends.len()));
+        Set { backends, maglev, sources }
+    }
+
+    /// The number that an earlier process gave to the set, unless another set has taken it over.
+    fn adopted(&mut self, set: &SetKey, rows: &BTreeMap<FrontendKey, WantedRow>) -> Option<SetId> {
+        let of_set = rows.iter().filter(|(_, row)| row.set == *set);
+        let mut pinned = of_set.filter_map(|(key, _)| self.pinned.rows.get(key).copied());
+        let id = pinned.find(|id| !self.taken_over.contains(id))?;
+        self.taken_over.insert(id);
+        Some(id)
+    }
+
+    fn write_rows(
+        &mut self,
+        owner: &Arc<Owner>,
+        entry: &mut Entry,
+        rows: BTreeMap<FrontendKey, WantedRow>,
+        changes: &mut Changes,
+    ) {
+        let before = std::mem::take(&mut entry.rows);
+        for key in before.into_iter().filter(|key| !rows.contains_key(key)) {
+            if self.frontends.get(&key).is_some_and(|frontend| frontend.owner == *owner) {
+                self.frontends.remove(&key);
+                changes.remove_frontend(key);
+            }
+            if let Some(others) = self.waiting.get(&key.address) {
+                self.dirty.extend(others.iter().filter(|other| *other != owner).cloned());
             }
         }
+        for (key, row) in rows {
+            let Some(set) = entry.sets.iter().find(|set| set.key == row.set) else { continue };
+            let next = Frontend {
+                set: set.id,
+                kind: row.kind,
+                owner: Arc::clone(owner),
+                port_name: Arc::clone(&row.set.port),
+                flags: row.flags,
+                affinity_seconds: row.affinity_seconds,
+                backends: Arc::clone(&set.set.backends),
+                maglev: set.set.maglev,
+            };
+            entry.rows.push(key);
+            if self.frontends.get(&key) != Some(&next) {
+                changes.put_frontend(key, next.clone());
+                self.frontends.insert(key, next);
+            }
+        }
+        let created = entry.created();
+        if std::mem::replace(&mut entry.claimed_at, created) != created {
+            // Made anew under its old name: whoever waits may be older now.
+            for key in &entry.rows {
+                let others = self.waiting.get(&key.address).into_iter().flatten();
+                self.dirty.extend(others.filter(|other| *other != owner).cloned());
+            }
+        }
     }
 
-    #[test]
-    fn an_address_moves_from_one_service_to_another_in_one_refresh() {
-        let mut balancer = LoadBalancer::new("here");
-        balancer.upsert_service(service(2, 9, false));
-        balancer.refresh();
-        balancer.remove_service(&name(2));
-        balancer.upsert_service(service(1, 9, false));
-        let changes = balancer.refresh();
-        assert_eq!((changes.removed_frontends.len(), changes.frontends.len()), (1, 1));
-        assert_eq!(balancer.frontends().values().next().unwrap().service, name(1));
-    }
-
-    #[test]
-    fn a_stolen_address_stays_with_its_holder_until_that_is_gone() {
-        let mut balancer = LoadBalancer::new("here");
-        balancer.upsert_service(service(2, 9, false));
-        balancer.refresh();
-        balancer.upsert_service(service(1, 9, false));
-        balancer.refresh();
-        assert_eq!(balancer.frontends().values().next().unwrap().service, name(2));
-        balancer.remove_service(&name(2));
-        balancer.refresh();
-        assert_eq!(balancer.frontends().values().next().unwrap().service, name(1));
+    fn compare_sets(&mut self, before: &[NumberedSet], entry: &Entry, changes: &mut Changes) {
+        for set in &entry.sets {
+            let known = before.iter().find(|known| known.id == set.id);
+            if known.is_none_or(|known| known.set != set.set) {
+                changes.put_set(set.id, set.set.clone());
+            }
+        }
+        for known in before.iter().filter(|known| !entry.sets.iter().any(|set| set.id == known.id)) {
+            self.ids.release(known.id.0);
+            changes.remove_set(known.id);
+            changes.lose(known.id, known.set.backends.iter().chain(&known.lingering), false);
+        }
     }
 }

@@ -1,68 +1,38 @@
-//! Numbers for things that live in maps: the same thing keeps its number, a number is not reused at once.
+//! Numbers for things that live in maps: a number is not reused at once, and those that an earlier process gave are
+//! kept by whoever had them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-/// Numbers from 1 up, each held by one key.
-#[derive(Clone, Debug)]
-pub struct Ids<K> {
-    numbers: BTreeMap<K, u32>,
+/// Numbers from 1 up.
+#[derive(Clone, Debug, Default)]
+pub struct Ids {
     used: BTreeSet<u32>,
     last: u32,
 }
 
-impl<K> Default for Ids<K> {
-    fn default() -> Self {
-        Ids { numbers: BTreeMap::new(), used: BTreeSet::new(), last: 0 }
-    }
-}
-
-impl<K: Ord + Clone> Ids<K> {
-    /// Takes over a number that an earlier process gave; false when another key has it, or the key another number.
-    pub fn adopt(&mut self, key: K, number: u32) -> bool {
-        if number == 0 || self.used.contains(&number) || self.numbers.contains_key(&key) {
-            return false;
-        }
-        self.used.insert(number);
-        self.numbers.insert(key, number);
+impl Ids {
+    /// Marks a number of an earlier process as used; false when it is so already, or zero.
+    pub fn reserve(&mut self, number: u32) -> bool {
         self.last = self.last.max(number);
-        true
+        number != 0 && self.used.insert(number)
     }
 
-    /// The key's number, a new one when it has none; `None` when every number is used.
-    pub fn number(&mut self, key: &K) -> Option<u32> {
-        if let Some(&number) = self.numbers.get(key) {
-            return Some(number);
-        }
+    /// A number that nobody has; `None` when every number is used.
+    pub fn take(&mut self) -> Option<u32> {
         let number = self.next()?;
         self.used.insert(number);
-        self.numbers.insert(key.clone(), number);
         self.last = number;
         Some(number)
     }
 
-    /// The key's number, if it has one.
-    #[must_use]
-    pub fn get(&self, key: &K) -> Option<u32> {
-        self.numbers.get(key).copied()
-    }
-
-    /// Frees the key's number.
-    pub fn release(&mut self, key: &K) -> Option<u32> {
-        let number = self.numbers.remove(key)?;
+    /// Frees a number.
+    pub fn release(&mut self, number: u32) {
         self.used.remove(&number);
-        Some(number)
     }
 
-    /// Frees every number whose key does not satisfy `keep`.
-    pub fn retain(&mut self, mut keep: impl FnMut(&K) -> bool) {
-        let used = &mut self.used;
-        self.numbers.retain(|key, number| {
-            let kept = keep(key);
-            if !kept {
-                used.remove(number);
-            }
-            kept
-        });
+    /// Frees every number that does not satisfy `keep`.
+    pub fn retain(&mut self, keep: impl FnMut(&u32) -> bool) {
+        self.used.retain(keep);
     }
 
     /// The first free number after the last one given, so that a freed number rests as long as possible.
@@ -84,28 +54,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_keeps_its_number_and_a_freed_one_rests() {
+    fn a_freed_number_rests() {
         let mut ids = Ids::default();
-        assert_eq!((ids.number(&"a"), ids.number(&"b"), ids.number(&"a")), (Some(1), Some(2), Some(1)));
-        ids.release(&"a");
-        assert_eq!(ids.number(&"c"), Some(3));
+        assert_eq!((ids.take(), ids.take()), (Some(1), Some(2)));
+        ids.release(1);
+        assert_eq!(ids.take(), Some(3));
     }
 
     #[test]
-    fn adopted_numbers_are_not_given_again() {
+    fn reserved_numbers_are_not_given_again() {
         let mut ids = Ids::default();
-        assert!(ids.adopt("a", 7));
-        assert!(!ids.adopt("b", 7));
-        assert!(!ids.adopt("a", 8));
-        assert!(!ids.adopt("z", 0));
-        assert_eq!(ids.number(&"b"), Some(8));
-        assert_eq!(ids.number(&"a"), Some(7));
+        assert!(ids.reserve(7));
+        assert!(!ids.reserve(7) && !ids.reserve(0));
+        assert_eq!(ids.take(), Some(8));
     }
 
     #[test]
     fn numbering_wraps_past_zero() {
         let mut ids = Ids::default();
-        ids.adopt("a", u32::MAX);
-        assert_eq!(ids.number(&"b"), Some(1));
+        ids.reserve(u32::MAX);
+        assert_eq!(ids.take(), Some(1));
     }
 }

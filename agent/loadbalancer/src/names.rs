@@ -1,6 +1,6 @@
 //! What the node's DNS answers for a Service.
 
-use skep_model::{DnsPort, DnsTarget, HeadlessEndpoint, HeadlessSubset};
+use skep_model::{DnsPort, DnsTarget, HeadlessEndpoint, HeadlessSubset, Port, Protocol};
 
 use crate::input::{Service, ServiceTarget, Slice};
 
@@ -26,12 +26,9 @@ pub fn target<'a>(service: &Service, slices: impl Iterator<Item = &'a Slice>) ->
 fn subset(slice: &Slice) -> Option<HeadlessSubset> {
     let ready = slice.endpoints.iter().filter(|endpoint| endpoint.ready);
     let mut endpoints: Vec<_> = ready
-        .flat_map(|endpoint| {
-            let hostname = endpoint.hostname.clone();
-            endpoint
-                .addresses
-                .iter()
-                .map(move |&address| HeadlessEndpoint { address, hostname: hostname.clone() })
+        .map(|endpoint| HeadlessEndpoint {
+            address: endpoint.address,
+            hostname: endpoint.hostname.as_deref().map(Into::into),
         })
         .collect();
     endpoints.sort();
@@ -39,6 +36,6 @@ fn subset(slice: &Slice) -> Option<HeadlessSubset> {
     (!endpoints.is_empty()).then_some(HeadlessSubset { ports, endpoints })
 }
 
-fn dns_port(name: &str, protocol: skep_model::Protocol, port: skep_model::Port) -> DnsPort {
+fn dns_port(name: &str, protocol: Protocol, port: Port) -> DnsPort {
     DnsPort { name: Some(name.to_owned()).filter(|name| !name.is_empty()), protocol, port }
 }

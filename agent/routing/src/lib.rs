@@ -4,8 +4,9 @@
 //! carries them out is the only user of rtnetlink in Skep.
 //!
 //! Map: [`plan`] is desired against actual, [`node`] says what a node with these pods needs, [`pod`] what one pod
-//! needs; [`netlink`] reads and executes, [`namespace`] does so inside a pod's namespace, [`sysctl`] writes settings.
+//! needs; [`netlink`] reads and executes, [`changes`] notices what others do, [`namespace`] does so inside a pod's namespace, [`sysctl`] writes settings.
 
+pub mod changes;
 pub mod namespace;
 pub mod netlink;
 pub mod node;
@@ -15,6 +16,7 @@ pub mod sysctl;
 
 use std::{io, net::IpAddr, path::PathBuf};
 
+pub use changes::Changes;
 pub use netlink::{Netlink, Uplink};
 pub use node::{FamilyNetwork, HOST_LINK, NET_LINK, NodeNetwork, TUNNEL_LINK};
 pub use plan::{Actual, Command, Desired, plan};

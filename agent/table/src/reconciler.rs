@@ -103,6 +103,11 @@ impl<K: Ord + Clone + Debug, V: PartialEq, T: Target<K, V>> Reconciler<K, V, T> 
         self.counters
     }
 
+    /// The keys that could not be written or removed so far.
+    pub fn failing(&self) -> impl Iterator<Item = &K> {
+        self.failures.keys()
+    }
+
     /// One pass: changed keys, failed keys whose time has come, and the prune once the table is complete.
     pub fn reconcile(&mut self, now: Instant) -> Outcome {
         let mut keys: BTreeSet<K> = self.table.take_changed();
@@ -240,6 +245,7 @@ mod tests {
         assert_eq!(reconciler.target().entries, [(2, 2)].into());
         let Outcome::RetryAt(second) = reconciler.reconcile(first) else { panic!("should retry") };
         assert!(second - first > first - start);
+        assert_eq!(reconciler.failing().collect::<Vec<_>>(), [&1]);
         reconciler.target.refuse.clear();
         assert_eq!(reconciler.reconcile(second), Outcome::Converged);
         assert_eq!(reconciler.target().entries, [(1, 1), (2, 2)].into());

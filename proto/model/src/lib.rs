@@ -23,7 +23,7 @@ pub use mac::{MacAddr, MacError};
 pub use name::{NameError, NamespacedName, NodeName};
 pub use port::{Port, PortError, Protocol, ProtocolError};
 pub use ranges::{Ranges, RangesError};
-pub use service::{Backend, Frontend, FrontendAddress, FrontendId, FrontendKind};
+pub use service::{Backend, FrontendAddress, FrontendKind, Scope, SetId};
 
 /// Kubernetes labels: key to value, in key order.
 pub type Labels = std::collections::BTreeMap<String, String>;

@@ -10,7 +10,7 @@ use std::{
 
 use skep_datapath::{Endpoint, MapTable, TableError};
 use skep_ipam::{Allocation, Allocator, Attachment, AttachmentKey, StateFile, UnixSeconds};
-use skep_model::{Cidr4, IpCidr};
+use skep_model::IpCidr;
 use skep_routing::PodLink;
 
 use super::error::EndpointError;
@@ -46,11 +46,11 @@ impl Drop for Claim {
 impl Record {
     pub(super) fn open(
         state_dir: &Path,
-        range: Cidr4,
+        ranges: &[IpCidr],
         table: &Arc<dyn MapTable<IpAddr, Endpoint>>,
     ) -> Result<Self, EndpointError> {
         let file = StateFile::new(state_dir.join("addresses.json"));
-        let allocator = Allocator::restore(file.load()?, &[IpCidr::V4(range)], QUARANTINE_SECONDS);
+        let allocator = Allocator::restore(file.load()?, ranges, QUARANTINE_SECONDS);
         let inner = Inner { allocator, file, busy: BTreeSet::new(), devices: BTreeMap::new() };
         Ok(Record { inner: Arc::new(Mutex::new(inner)), table: Arc::clone(table) })
     }

@@ -11,7 +11,13 @@ use std::{
 
 use skep_datapath::FakeTable;
 
+use skep_routing::Uplink;
+
 use super::*;
+use crate::{
+    facts::{OwnFamily, OwnNode},
+    network,
+};
 
 /// A named namespace that goes away with the value.
 struct Scratch(String);
@@ -80,16 +86,20 @@ impl Kernel {
 
     /// A new agent.
     fn open(&self, netlink: Netlink) -> Endpoints {
-        let network = NodeNetwork {
-            node_ip: [10, 89, 78, 11].into(),
-            gateway: [10, 244, 9, 1].into(),
-            service_cidr: "10.96.0.0/16".parse().unwrap(),
-            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
-            uplink_mtu: 1500,
+        let own = OwnNode {
+            v4: Some(OwnFamily { node_ip: [10, 89, 78, 11].into(), range: "10.244.9.0/24".parse().unwrap() }),
+            v6: Some(OwnFamily {
+                node_ip: "fd00:89:78::11".parse().unwrap(),
+                range: "fd00:244:0:9::/64".parse().unwrap(),
+            }),
         };
-        let range = "10.244.9.0/24".parse().unwrap();
+        let cluster = "10.244.0.0/16,fd00:244::/56".parse().unwrap();
+        let service = "10.96.0.0/16,fd00:96::/112".parse().unwrap();
+        let uplink = Uplink { name: "eth0".into(), index: 0, mtu: 1500, heeds_routers: false };
+        let network = network::network(own, cluster, service, uplink);
+        let ranges: Vec<_> = own.ranges().collect();
         let table = Arc::clone(&self.table) as Arc<dyn MapTable<IpAddr, Endpoint>>;
-        Endpoints::open(self.state.path(), netlink, network, range, self.programs.clone(), &table).unwrap()
+        Endpoints::open(self.state.path(), netlink, network, &ranges, self.programs.clone(), &table).unwrap()
     }
 }
 
@@ -99,6 +109,7 @@ async fn on_a_node<F: Future<Output = ()> + 'static>(test: impl FnOnce(Netlink) 
     ip(&["-n", &node.0, "link", "set", "lo", "up"]);
     ip(&["-n", &node.0, "link", "add", "eth0", "type", "veth", "peer", "name", "far"]);
     ip(&["-n", &node.0, "addr", "add", "10.89.78.11/24", "dev", "eth0"]);
+    ip(&["-n", &node.0, "addr", "add", "fd00:89:78::11/64", "dev", "eth0", "nodad"]);
     ip(&["-n", &node.0, "link", "set", "eth0", "up"]);
     let namespace = Namespace::open(&namespace_path(&node.path())).unwrap();
     let done = namespace.run(|netlink| async move {
@@ -142,7 +153,7 @@ async fn an_attachment_is_made_once_checked_and_removed_for_good() {
         let (link, first) = endpoints.add(key("c1"), pod(&sandbox)).await.unwrap();
         let (_, again) = endpoints.add(key("c1"), pod(&sandbox)).await.unwrap();
         assert_eq!(first, again);
-        assert_eq!(kernel.table.rows().len(), 1);
+        assert_eq!(kernel.table.rows().len(), 2);
         assert_eq!(kernel.programs.attached.lock().unwrap().len(), 1);
         endpoints.check(&key("c1"), &sandbox.path()).await.unwrap();
         assert_eq!(endpoints.list()[0].0, NamespacedName::new("default", "web"));
