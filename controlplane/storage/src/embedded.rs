@@ -1,10 +1,13 @@
-//! The embedded store: one redb file with current values and a revision log.
+//! The embedded store: a redb file with current values and a revision log, and a journal in front of it.
 //!
-//! One writer thread commits many transactions per fsync and acknowledges them after it ([`writer`]). The log
-//! holds what each transaction replaced ([`log`]), so that a log record and the current values together give both
+//! One writer thread makes many transactions durable with one sync and acknowledges them after it ([`writer`]); what it
+//! syncs is a record of the [`journal`], which an opening reads back. Once closed, the redb file alone is the store. The
+//! log holds what each transaction replaced ([`log`]), so that a log record and the current values together give both
 //! the new and the previous state of every change, at the price of one copy of each value. redb's lock on the
 //! file is leadership: a second process cannot open the store.
 
+mod apply;
+mod journal;
 mod log;
 mod tables;
 mod writer;
@@ -16,7 +19,7 @@ mod lossy;
 mod tests;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -32,6 +35,7 @@ use crate::{
     CommitError, History, Leadership, Offset, Revision, Snapshot, Storage, StorageError, Tail, TailError,
     Transaction,
 };
+use journal::{CAPACITY, Journal};
 use writer::{Command, Writer};
 use zeroed_file::ZeroedFile;
 
@@ -41,7 +45,7 @@ const QUEUE: usize = 1024;
 /// Where the store is and how it is opened.
 #[derive(Clone, Debug)]
 pub struct EmbeddedConfig {
-    /// The file. Its directory must exist.
+    /// The database's file; the journal lies beside it, as `.journal`. The directory must exist.
     pub path: PathBuf,
     /// Memory for the database's pages, in bytes. Small: every value is in the watch cache as well.
     pub page_cache: usize,
@@ -80,9 +84,8 @@ struct Shared {
 impl EmbeddedStorage {
     /// Opens the store, or creates it. Fails when another process has it open.
     pub fn open(config: &EmbeddedConfig) -> Result<Self, StorageError> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&config.path);
-        let file = file.map_err(|error| tables::disk("opening its file")(redb::Error::Io(error)))?;
-        let file = ZeroedFile::new(file).map_err(tables::disk("opening its file"))?;
+        create(&config.path).map_err(tables::disk("creating the store"))?;
+        let file = open_file(&config.path).map_err(tables::disk("opening its file"))?;
         let opened = Builder::new().set_cache_size(config.page_cache).create_with_backend(file);
         let database = opened.map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => {
@@ -90,11 +93,13 @@ impl EmbeddedStorage {
             }
             other => tables::disk("opening the store")(other),
         })?;
-        Self::start(database, config.offset)
+        // The lock on the database is held by now, and is the journal's as well.
+        let journal = Journal::new(Box::new(open_journal(&config.path)?), CAPACITY)?;
+        Self::start(database, journal, config.offset)
     }
 
-    fn start(database: Database, least: Offset) -> Result<Self, StorageError> {
-        let state = tables::prepare(&database, least)?;
+    fn start(database: Database, mut journal: Journal, least: Offset) -> Result<Self, StorageError> {
+        let state = tables::prepare(&database, &mut journal, least)?;
         let shared = Arc::new(Shared {
             database,
             offset: state.offset,
@@ -104,7 +109,7 @@ impl EmbeddedStorage {
             failed: CancellationToken::new(),
         });
         let (commands, queue) = mpsc::channel(QUEUE);
-        let thread = Writer::new(Arc::clone(&shared), state.revision);
+        let thread = Writer::new(Arc::clone(&shared), journal, state.revision);
         let guard = PanicGuard(Arc::clone(&shared));
         let writer = std::thread::Builder::new().name("skep-store".to_owned()).spawn(move || {
             let _guard = guard;
@@ -138,6 +143,43 @@ impl EmbeddedStorage {
             Err(error) => Err(StorageError::Stopped { reason: error.to_string() }.into()),
         }
     }
+}
+
+/// Makes an empty store if there is none. It gets its name when it is complete: a power failure in between leaves no
+/// file that cannot be opened.
+fn create(path: &Path) -> Result<(), redb::Error> {
+    if path.exists() {
+        return Ok(());
+    }
+    let unfinished = path.with_extension(format!("new-{}", std::process::id()));
+    drop(Builder::new().create(&unfinished)?);
+    // Unlike a rename, a link never replaces what another process has made meanwhile.
+    let linked = std::fs::hard_link(&unfinished, path);
+    std::fs::remove_file(&unfinished)?;
+    match linked {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
+        _ => Ok(sync_directory(path)?),
+    }
+}
+
+/// Makes the names of the files beside this one durable.
+fn sync_directory(path: &Path) -> std::io::Result<()> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+fn open_file(path: &Path) -> Result<ZeroedFile, redb::Error> {
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    ZeroedFile::new(file)
+}
+
+/// The journal lies beside the database's file. Both names are durable when this returns.
+fn open_journal(database: &Path) -> Result<ZeroedFile, StorageError> {
+    let opened = open_file(&database.with_extension("journal")).and_then(|file| {
+        sync_directory(database)?;
+        Ok(file)
+    });
+    opened.map_err(tables::disk("opening the journal"))
 }
 
 /// Why the writer gave no answer.

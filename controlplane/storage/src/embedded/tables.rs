@@ -4,12 +4,16 @@
 //! |---|---|---|
 //! | `current` | encoded key | revision (u64, little endian), then the value |
 //! | `log` | revision | a [`Record`] |
-//! | `meta` | name | `format`, `offset`, `compacted` |
+//! | `meta` | name | `format`, `offset`, `compacted`, `journal` (the generation that the journal must have) |
 //!
 //! The store's revision is the last key of the log, or `compacted` when the log is empty.
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use std::hash::{BuildHasher, Hasher, RandomState};
 
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+
+use super::apply::Tables;
+use super::journal::Journal;
 use crate::{Offset, StorageError};
 
 pub(super) const CURRENT: TableDefinition<&str, &[u8]> = TableDefinition::new("current");
@@ -19,7 +23,9 @@ pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("meta")
 pub(super) const COMPACTED: &str = "compacted";
 const FORMAT: &str = "format";
 const OFFSET: &str = "offset";
-const FORMAT_VERSION: u64 = 1;
+const JOURNAL: &str = "journal";
+/// Version 1 had no journal. A program that knows no journal must not open a store that has one.
+const FORMAT_VERSION: u64 = 2;
 
 /// What an opened file says about itself.
 pub(super) struct Prepared {
@@ -32,40 +38,75 @@ pub(super) fn disk<E: Into<redb::Error>>(action: &'static str) -> impl Fn(E) -> 
     move |error| StorageError::Disk { action, source: Box::new(error.into()) }
 }
 
-/// Creates what is missing and checks the rest. A raised offset empties the log: its revisions were served under
-/// the old one.
-pub(super) fn prepare(database: &Database, least: Offset) -> Result<Prepared, StorageError> {
-    let failed = || disk::<redb::Error>("preparing the store");
-    let transaction = database.begin_write().map_err(|e| failed()(e.into()))?;
-    let prepared;
-    {
-        let mut meta = transaction.open_table(META).map_err(|e| failed()(e.into()))?;
-        let mut log = transaction.open_table(LOG).map_err(|e| failed()(e.into()))?;
-        transaction.open_table(CURRENT).map_err(|e| failed()(e.into()))?;
-        let mut known = |name: &str, initial: u64| -> Result<u64, StorageError> {
-            let found = meta.get(name).map_err(|e| failed()(e.into()))?.map(|value| value.value());
-            if found.is_none() {
-                meta.insert(name, initial).map_err(|e| failed()(e.into()))?;
-            }
-            Ok(found.unwrap_or(initial))
-        };
-        let format = known(FORMAT, FORMAT_VERSION)?;
-        if format != FORMAT_VERSION {
-            return Err(StorageError::Corrupt { what: format!("format {format}, made by another version") });
-        }
-        let offset = known(OFFSET, least.0)?;
-        let compacted = known(COMPACTED, 1)?;
-        let last = log.last().map_err(|e| failed()(e.into()))?.map(|(revision, _)| revision.value());
-        let revision = last.unwrap_or(compacted);
-        if least.0 > offset {
-            meta.insert(OFFSET, least.0).map_err(|e| failed()(e.into()))?;
-            meta.insert(COMPACTED, revision).map_err(|e| failed()(e.into()))?;
-            log.retain(|_, _| false).map_err(|e| failed()(e.into()))?;
-        }
-        prepared = Prepared { offset: Offset(offset.max(least.0)), revision };
+/// Creates what is missing, checks the rest, and does again what only the journal has. A raised offset empties the log:
+/// its revisions were served under the old one. The journal has begun a new generation when this returns.
+pub(super) fn prepare(
+    database: &Database,
+    journal: &mut Journal,
+    least: Offset,
+) -> Result<Prepared, StorageError> {
+    let transaction = database.begin_write().map_err(disk("preparing the store"))?;
+    let known = |name, initial| known(&transaction, name, initial);
+    let format = known(FORMAT, FORMAT_VERSION)?;
+    if !(1..=FORMAT_VERSION).contains(&format) {
+        return Err(StorageError::Corrupt { what: format!("format {format}, made by another version") });
     }
-    transaction.commit().map_err(|e| failed()(e.into()))?;
-    Ok(prepared)
+    let offset = known(OFFSET, least.0)?;
+    let compacted = known(COMPACTED, 1)?;
+    // Of a new store it is like no other store's, whose journal may lie beside it.
+    let generation = known(JOURNAL, RandomState::new().build_hasher().finish())?;
+    let revision = replay(&transaction, journal, generation, compacted)?;
+    if least.0 > offset {
+        set(&transaction, OFFSET, least.0)?;
+        set(&transaction, COMPACTED, revision)?;
+        let mut log = transaction.open_table(LOG).map_err(disk("preparing the store"))?;
+        log.retain(|_, _| false).map_err(disk("preparing the store"))?;
+    }
+    set(&transaction, FORMAT, FORMAT_VERSION)?;
+    set(&transaction, JOURNAL, generation.wrapping_add(1))?;
+    transaction.commit().map_err(disk("preparing the store"))?;
+    journal.begin(generation.wrapping_add(1));
+    Ok(Prepared { offset: Offset(offset.max(least.0)), revision })
+}
+
+/// Does again what the journal has and the tables have not; returns the last revision.
+fn replay(
+    transaction: &WriteTransaction,
+    journal: &Journal,
+    generation: u64,
+    compacted: u64,
+) -> Result<u64, StorageError> {
+    let mut tables = Tables::open(transaction)?;
+    let mut revision = tables.last()?.unwrap_or(compacted);
+    for written in journal.read(generation, revision)? {
+        revision = written.revision;
+        tables.replay(written)?;
+    }
+    Ok(revision)
+}
+
+/// A number of the `meta` table, set to `initial` if there is none yet.
+fn known(transaction: &WriteTransaction, name: &str, initial: u64) -> Result<u64, StorageError> {
+    let mut meta = transaction.open_table(META).map_err(disk("preparing the store"))?;
+    let found = meta.get(name).map_err(disk("preparing the store"))?.map(|value| value.value());
+    if found.is_none() {
+        meta.insert(name, initial).map_err(disk("preparing the store"))?;
+    }
+    Ok(found.unwrap_or(initial))
+}
+
+fn set(transaction: &WriteTransaction, name: &str, value: u64) -> Result<(), StorageError> {
+    let mut meta = transaction.open_table(META).map_err(disk("preparing the store"))?;
+    meta.insert(name, value).map_err(disk("preparing the store"))?;
+    Ok(())
+}
+
+/// Makes a write transaction the last of its generation: once it is durable, the journal may begin the next one, whose
+/// number is returned.
+pub(super) fn end_generation(transaction: &WriteTransaction, journal: &Journal) -> Result<u64, StorageError> {
+    let next = journal.generation().wrapping_add(1);
+    set(transaction, JOURNAL, next)?;
+    Ok(next)
 }
 
 /// The store's revision and what is compacted, as a read transaction sees them.
@@ -152,13 +193,13 @@ fn decode_undo(rest: &mut &[u8]) -> Option<Undo> {
 }
 
 /// Lengths are u32: values are limited far below that.
-fn put_slice(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_slice(out: &mut Vec<u8>, bytes: &[u8]) {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(bytes);
 }
 
-fn take_slice<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn take_slice<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = u32::from_le_bytes(rest.split_off(..4)?.try_into().ok()?);
     rest.split_off(..usize::try_from(length).ok()?)
 }

@@ -1,6 +1,7 @@
 //! Durability: power failures on a disk that loses what was not synced.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use rand::{Rng, SeedableRng};
 use redb::Builder;
 
 use super::EmbeddedStorage;
+use super::journal::Journal;
 use super::lossy::LossyDisk;
 use crate::{
     Cache, CacheConfig, Change, CommitError, Expect, Key, Offset, Op, ResourceId, Revision, Storage,
@@ -25,9 +27,30 @@ fn key(number: u32) -> Key {
     Key::new(resource(), Some("default"), &format!("key-{number}")).unwrap()
 }
 
-fn open(disk: &LossyDisk) -> Result<EmbeddedStorage, StorageError> {
-    let database = Builder::new().set_cache_size(1 << 20).create_with_backend(disk.clone());
-    EmbeddedStorage::start(database.map_err(super::tables::disk("opening the store"))?, Offset(0))
+/// The files of a store. The power of both fails at once, and each loses what it loses.
+struct Disks {
+    database: LossyDisk,
+    journal: LossyDisk,
+}
+
+impl Disks {
+    fn new() -> Self {
+        let database = LossyDisk::default();
+        Self { journal: database.another(), database }
+    }
+
+    fn power_on(&self, random: &mut StdRng) {
+        self.database.power_on(random);
+        self.journal.power_on(random);
+    }
+}
+
+/// Opens a store with a small journal, so that it is full every now and then.
+fn open(disks: &Disks) -> Result<EmbeddedStorage, StorageError> {
+    let database = Builder::new().set_cache_size(1 << 20).create_with_backend(disks.database.clone());
+    let database = database.map_err(super::tables::disk("opening the store"))?;
+    let journal = Journal::new(Box::new(disks.journal.clone()), 100 << 10)?;
+    EmbeddedStorage::start(database, journal, Offset(0))
 }
 
 fn transaction(random: &mut StdRng) -> Transaction {
@@ -113,10 +136,12 @@ async fn assert_resumes(store: Arc<EmbeddedStorage>, log: &Log, from: Revision) 
 
 async fn survives_power_failures(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
-    let disk = LossyDisk::default();
+    let disk = Disks::new();
+    // A file has its name only once it is a store: see `create`.
+    drop(open(&disk));
     let mut acknowledged = Vec::new();
     for _ in 0..3 {
-        disk.fail_after(random.random_range(1..400));
+        disk.database.fail_after(random.random_range(1..400));
         if let Ok(store) = open(&disk) {
             let store = Arc::new(store);
             let clients =
@@ -127,7 +152,7 @@ async fn survives_power_failures(seed: u64) {
         }
         disk.power_on(&mut random);
         // Power may fail again while the store recovers.
-        disk.fail_after(random.random_range(0..20));
+        disk.database.fail_after(random.random_range(0..20));
         drop(open(&disk));
         disk.power_on(&mut random);
         let store = Arc::new(open(&disk).unwrap_or_else(|error| panic!("seed {seed}: {error:?}")));
@@ -147,11 +172,11 @@ async fn power_failures_lose_nothing_acknowledged_and_leave_no_gap() {
 
 #[tokio::test]
 async fn a_failed_disk_ends_leadership_and_tails_and_refuses_writes() {
-    let disk = LossyDisk::default();
+    let disk = Disks::new();
     let store = open(&disk).unwrap();
     let leadership = store.campaign("scheduler", "a").await.unwrap();
     let mut tail = store.tail(Revision(1)).await.unwrap();
-    disk.fail_after(0);
+    disk.database.fail_after(0);
     let write = Transaction::put(key(1), "1", Expect::Any);
     let unknown = store.commit(write.clone()).await;
     assert!(matches!(unknown, Err(CommitError::OutcomeUnknown(_) | CommitError::Unavailable(_))));
@@ -168,4 +193,75 @@ async fn a_second_process_is_told_that_the_store_is_in_use() {
     let _first = EmbeddedStorage::open(&config).unwrap();
     let error = EmbeddedStorage::open(&config).unwrap_err();
     assert!(matches!(error, StorageError::Locked { .. }));
+}
+
+/// Opens a store in a directory.
+fn open_in(directory: &Path) -> EmbeddedStorage {
+    EmbeddedStorage::open(&super::EmbeddedConfig::new(directory.join("store.redb"))).unwrap()
+}
+
+async fn values(store: &EmbeddedStorage) -> usize {
+    store.scan().await.unwrap().entries.len()
+}
+
+#[tokio::test]
+async fn a_closed_store_needs_no_journal_and_one_that_was_copied_open_does() {
+    let (closed, copied) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = open_in(closed.path());
+    for number in 0..10 {
+        store.commit(Transaction::put(key(number), "1", Expect::Absent)).await.unwrap();
+    }
+    for name in ["store.redb", "store.journal"] {
+        std::fs::copy(closed.path().join(name), copied.path().join(name)).unwrap();
+    }
+    drop(store);
+    std::fs::remove_file(closed.path().join("store.journal")).unwrap();
+    for directory in [&closed, &copied] {
+        let store = open_in(directory.path());
+        assert_eq!((values(&store).await, store.revision().await.unwrap()), (10, Revision(11)));
+    }
+}
+
+#[tokio::test]
+async fn a_new_store_does_not_read_the_journal_of_one_that_was_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open_in(directory.path());
+    store.commit(Transaction::put(key(1), "1", Expect::Absent)).await.unwrap();
+    let journal = std::fs::read(directory.path().join("store.journal")).unwrap();
+    drop(store);
+    std::fs::remove_file(directory.path().join("store.redb")).unwrap();
+    std::fs::write(directory.path().join("store.journal"), journal).unwrap();
+    let store = open_in(directory.path());
+    assert_eq!((values(&store).await, store.revision().await.unwrap()), (0, Revision(1)));
+}
+
+#[tokio::test]
+async fn a_transaction_larger_than_the_journal_is_durable_all_the_same() {
+    let disks = Disks::new();
+    let store = open(&disks).unwrap();
+    let value = Bytes::from(vec![b'x'; 1 << 20]);
+    store.commit(Transaction::put(key(1), value, Expect::Absent)).await.unwrap();
+    disks.database.fail_after(0);
+    drop(store);
+    disks.power_on(&mut StdRng::seed_from_u64(1));
+    assert_eq!(values(&open(&disks).unwrap()).await, 1);
+}
+
+#[tokio::test]
+async fn a_store_without_a_journal_gets_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.redb");
+    drop(open_in(directory.path()));
+    let database = redb::Database::open(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut meta = transaction.open_table(super::tables::META).unwrap();
+        meta.insert("format", 1).unwrap();
+        meta.remove("journal").unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    let store = open_in(directory.path());
+    store.commit(Transaction::put(key(1), "1", Expect::Absent)).await.unwrap();
+    assert_eq!(values(&store).await, 1);
 }

@@ -1,16 +1,20 @@
 //! The writer thread: group commit.
 //!
-//! Transactions that arrive while one fsync runs share the next. Each is checked against what those before it in
-//! the group did, so a group is as if they had come one by one; answers go out after the fsync only.
+//! Transactions that arrive while one sync runs share the next. Each is checked against what those before it in
+//! the group did, so a group is as if they had come one by one; answers go out after the sync only. What is synced is
+//! the group's record in the journal; the group that no longer fits in there is committed by the database itself, and
+//! with it all before it.
 
 use std::sync::Arc;
 
-use redb::{ReadableTable, Table, WriteTransaction};
+use redb::{Durability, ReadableTable, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
-use super::tables::{self, COMPACTED, CURRENT, LOG, META, Stored, Undo, disk};
-use crate::{Batch, Change, CommitError, Expect, Op, Revision, StorageError, Transaction};
+use super::apply::Tables;
+use super::journal::{Journal, Record};
+use super::tables::{self, COMPACTED, LOG, META, disk};
+use crate::{Batch, CommitError, Op, Revision, StorageError, Transaction};
 
 /// Most transactions of a group.
 const GROUP: usize = 512;
@@ -30,12 +34,13 @@ pub(super) enum Command {
 /// The one writer of the file.
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    journal: Journal,
     revision: u64,
 }
 
 type Reply = oneshot::Sender<Result<Revision, CommitError>>;
 
-/// Transactions that wait for the same fsync.
+/// Transactions that wait for the same sync.
 #[derive(Default)]
 struct Group {
     batches: Vec<Batch>,
@@ -44,8 +49,8 @@ struct Group {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, revision: u64) -> Self {
-        Self { shared, revision }
+    pub(super) fn new(shared: Arc<Shared>, journal: Journal, revision: u64) -> Self {
+        Self { shared, journal, revision }
     }
 
     /// Runs until all senders are gone or the store fails.
@@ -66,6 +71,18 @@ impl Writer {
                     return;
                 }
             }
+        }
+        self.close();
+    }
+
+    /// Leaves nothing in the journal, so that the database's file is the whole store.
+    fn close(&mut self) {
+        if self.journal.is_empty() {
+            return;
+        }
+        let closed = self.begin().and_then(|transaction| self.checkpoint(transaction));
+        if let Err(error) = closed {
+            tracing::warn!(reason = report(&error), "the next opening will have to read the journal");
         }
     }
 
@@ -120,11 +137,12 @@ impl Writer {
         transactions: Vec<(Transaction, Reply)>,
         group: &mut Group,
     ) -> Result<(), StorageError> {
-        let database = self.shared.database.begin_write().map_err(disk("beginning a write"))?;
+        let began = self.revision;
+        let database = self.begin()?;
         {
             let mut tables = Tables::open(&database)?;
             for (transaction, reply) in transactions {
-                let conflict = tables.conflict(&transaction, self)?;
+                let conflict = tables.conflict(&transaction, self.shared.offset)?;
                 if let Some(conflict) = conflict {
                     group.refused.push((reply, conflict));
                     continue;
@@ -140,10 +158,32 @@ impl Writer {
         if group.batches.is_empty() {
             return database.abort().map_err(disk("ending a write"));
         }
-        database.commit().map_err(disk("making a write durable"))
+        let record = Record::new(began + 1, &group.batches);
+        if !self.journal.fits(&record) {
+            return self.checkpoint(database);
+        }
+        self.journal.append(record)?;
+        database.commit().map_err(disk("ending a write"))
     }
 
-    /// Shortens the log in steps, so that no commit waits long; false when the store has failed.
+    /// Begins a transaction of the database that is not durable by itself.
+    fn begin(&self) -> Result<WriteTransaction, StorageError> {
+        let mut transaction = self.shared.database.begin_write().map_err(disk("beginning a write"))?;
+        transaction.set_durability(Durability::None).map_err(disk("beginning a write"))?;
+        Ok(transaction)
+    }
+
+    /// Commits so that the database holds everything durably, and begins the journal anew.
+    fn checkpoint(&mut self, mut transaction: WriteTransaction) -> Result<(), StorageError> {
+        let next = tables::end_generation(&transaction, &self.journal)?;
+        transaction.set_durability(Durability::Immediate).map_err(disk("making a write durable"))?;
+        transaction.commit().map_err(disk("making a write durable"))?;
+        self.journal.begin(next);
+        Ok(())
+    }
+
+    /// Shortens the log in steps, so that no commit waits long; false when the store has failed. It is durable with the
+    /// next checkpoint: a log that is longer than it need be harms nobody.
     fn compact(&mut self, through: Revision, reply: oneshot::Sender<Result<(), StorageError>>) -> bool {
         let through = self.shared.offset.own(through).unwrap_or(0).min(self.revision);
         let result = self.forget(through);
@@ -158,7 +198,7 @@ impl Writer {
     fn forget(&self, through: u64) -> Result<(), StorageError> {
         let failed = || disk::<redb::Error>("compacting the log");
         loop {
-            let transaction = self.shared.database.begin_write().map_err(|e| failed()(e.into()))?;
+            let transaction = self.begin()?;
             let upto;
             {
                 let mut meta = transaction.open_table(META).map_err(|e| failed()(e.into()))?;
@@ -210,67 +250,4 @@ fn collect(
 
 fn size(transaction: &Transaction) -> usize {
     transaction.ops.iter().filter_map(Op::value).map(bytes::Bytes::len).sum()
-}
-
-/// The tables of one group's write transaction.
-struct Tables<'txn> {
-    current: Table<'txn, &'static str, &'static [u8]>,
-    log: Table<'txn, u64, &'static [u8]>,
-}
-
-impl<'txn> Tables<'txn> {
-    fn open(transaction: &'txn WriteTransaction) -> Result<Self, StorageError> {
-        Ok(Self {
-            current: transaction.open_table(CURRENT).map_err(disk("beginning a write"))?,
-            log: transaction.open_table(LOG).map_err(disk("beginning a write"))?,
-        })
-    }
-
-    /// The first precondition that does not hold.
-    fn conflict(
-        &self,
-        transaction: &Transaction,
-        writer: &Writer,
-    ) -> Result<Option<CommitError>, StorageError> {
-        for op in transaction.ops.iter().filter(|op| op.expect() != Expect::Any) {
-            let row = self.current.get(op.key().encode().as_str()).map_err(disk("checking a write"))?;
-            let written = row.map(|row| tables::decode_row(row.value()).map(|(revision, _)| revision));
-            let actual = written.transpose()?.map(|own| writer.shared.offset.served(own));
-            if !op.expect().holds(actual) {
-                return Ok(Some(CommitError::Conflict { key: op.key().clone(), actual }));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Writes values and log record; returns what changed.
-    fn apply(&mut self, transaction: Transaction, revision: u64) -> Result<Vec<Change>, StorageError> {
-        let mut changes = Vec::with_capacity(transaction.ops.len());
-        let mut undos = Vec::with_capacity(transaction.ops.len());
-        for op in transaction.ops {
-            let path = op.key().encode();
-            let (key, value) = match op {
-                Op::Put { key, value, .. } => (key, Some(value)),
-                Op::Delete { key, .. } => (key, None),
-            };
-            let replaced = match &value {
-                Some(value) => self.current.insert(path.as_str(), &*tables::encode_row(revision, value)),
-                None => self.current.remove(path.as_str()),
-            };
-            let replaced = replaced.map_err(disk("writing a value"))?;
-            let previous = replaced.map(|row| {
-                let (revision, value) = tables::decode_row(row.value())?;
-                Ok::<_, StorageError>(Stored { revision, value: value.to_vec() })
-            });
-            let previous = previous.transpose()?;
-            if value.is_none() && previous.is_none() {
-                continue;
-            }
-            undos.push(Undo { key: path, deleted: value.is_none(), previous });
-            changes.push(Change { key, value });
-        }
-        let record = tables::encode_record(&undos);
-        self.log.insert(revision, &*record).map_err(disk("writing the log"))?;
-        Ok(changes)
-    }
 }
