@@ -1,5 +1,7 @@
 //! Every hook in memory: who may send what from where, and where it goes.
 
+mod outside;
+
 use skep_abi::{DropReason, Mac, PeerFlags, V4, V6};
 
 use super::{Action, from_host, from_overlay, from_pod, to_overlay, to_pod};
