@@ -7,6 +7,8 @@ use skep_test_lab::suite::{Case, run};
 
 #[path = "e2e/errors.rs"]
 mod errors;
+#[path = "e2e/loadbalancer.rs"]
+mod loadbalancer;
 #[path = "e2e/network.rs"]
 mod network;
 #[path = "e2e/objects.rs"]
@@ -76,6 +78,17 @@ fn main() -> ExitCode {
         services_outside::source_ranges_let_in_whom_they_name,
         services_outside::a_host_port_is_a_port_of_the_pods_node,
         services_outside::external_ips_count_for_nothing_unless_allowed,
+        loadbalancer::pools_give_addresses_and_count_them,
+        loadbalancer::a_new_operator_gives_nobody_another_address,
+        loadbalancer::pools_that_overlap_or_reach_into_the_cluster_are_refused,
+        loadbalancer::a_service_without_address_is_told_why,
+        loadbalancer::services_of_one_key_share_an_address_and_both_are_served,
+        loadbalancer::a_removed_pool_takes_its_addresses_along,
+        loadbalancer::one_node_announces_an_address_and_keeps_it_over_a_restart,
+        loadbalancer::another_node_takes_over_when_the_agent_hangs,
+        loadbalancer::an_excluded_node_hands_its_addresses_over_at_once,
+        loadbalancer::local_traffic_is_announced_where_the_pods_are,
+        loadbalancer::policies_choose_who_announces_what,
         services_mistakes::ports_out_of_range_or_in_use_are_refused,
         services_mistakes::addresses_that_are_nobodys_to_give_are_refused,
         services_mistakes::a_slice_that_names_a_node_is_not_served,
