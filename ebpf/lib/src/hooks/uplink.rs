@@ -49,8 +49,26 @@ pub(super) fn source_for(action: &Action) -> Source {
 }
 
 /// What is to be done with a packet for a frontend, and where it goes then. `None`: it is for no frontend.
+///
+/// In IPv6 this and what follows need more than a program's 512 bytes of stack, so each gets a frame of its own.
 #[inline(always)]
 pub(super) fn decide<A: Family, E: Env<A>>(
+    env: &mut E,
+    frame: &mut Frame<A>,
+) -> Result<Option<(Plan<A>, Action)>, DropReason> {
+    if A::BITS == 128 { decide_apart(env, frame) } else { weigh(env, frame) }
+}
+
+#[inline(never)]
+fn decide_apart<A: Family, E: Env<A>>(
+    env: &mut E,
+    frame: &mut Frame<A>,
+) -> Result<Option<(Plan<A>, Action)>, DropReason> {
+    weigh(env, frame)
+}
+
+#[inline(always)]
+fn weigh<A: Family, E: Env<A>>(
     env: &mut E,
     frame: &mut Frame<A>,
 ) -> Result<Option<(Plan<A>, Action)>, DropReason> {
