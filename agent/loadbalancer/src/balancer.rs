@@ -196,9 +196,16 @@ impl LoadBalancer {
     /// Recomputes what the events since the last call touch.
     pub fn refresh(&mut self) -> Changes {
         let mut changes = Changes::default();
-        // Ends, for an address only ever moves to an older object.
-        while let Some(owner) = self.dirty.pop_first() {
-            self.bring(&owner, &mut changes);
+        // Ends, for an address only ever moves to an older object. The oldest come first: nobody claims an address, or
+        // the number of its set, that an object of the same round is entitled to.
+        while !self.dirty.is_empty() {
+            let age = |owner: &Arc<Owner>| self.entries.get(owner).map_or(i64::MAX, Entry::created);
+            let mut round: Vec<(i64, Arc<Owner>)> =
+                std::mem::take(&mut self.dirty).into_iter().map(|owner| (age(&owner), owner)).collect();
+            round.sort();
+            for (_, owner) in round {
+                self.bring(&owner, &mut changes);
+            }
         }
         changes
     }
