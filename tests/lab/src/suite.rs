@@ -19,7 +19,7 @@ macro_rules! cases {
     };
 }
 
-/// Brings the cluster up, runs the cases, takes it down. The filter is cargo's: a part of a name.
+/// Brings the cluster up, runs the cases, takes it down. The filters are cargo's: parts of names.
 pub fn run(prefix: &'static str, cases: &[Case]) -> ExitCode {
     run_with(prefix, &[], cases)
 }
@@ -42,8 +42,10 @@ fn run_on(cluster: &Cluster, arguments: &[&str], cases: &[Case]) -> ExitCode {
         say(&format!("test result: ok. 0 passed; 0 failed; {} ignored", cases.len()));
         return ExitCode::SUCCESS;
     }
-    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let chosen: Vec<&Case> = cases.iter().filter(|(name, _)| name.contains(&filter)).collect();
+    let filters: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let wanted =
+        |name: &str| filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str()));
+    let chosen: Vec<&Case> = cases.iter().filter(|(name, _)| wanted(name)).collect();
     say(&format!("\nrunning {} tests", chosen.len()));
     // A run that was killed leaves its cluster behind.
     let up = cluster.down().and_then(|_| cluster.up(arguments));
