@@ -6,13 +6,21 @@
 
 use std::{
     ffi::{CStr, c_int, c_long},
-    sync::{Mutex, PoisonError},
+    path::Path,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 const BPF_PROG_LOAD: usize = 5;
 const LOG_STATISTICS: u32 = 4;
 const LOG_BYTES: usize = 1 << 20;
+const LOG_STEPS: u32 = 1;
+const LONG_LOG_BYTES: usize = 1 << 29;
+/// Variable that names a folder for the verifier's every step, a file a program.
+pub const LOG_FOLDER: &str = "SKEP_VERIFIER_LOG";
 // Offsets in the kernel's `union bpf_attr`, program load.
 const AT_LOG_LEVEL: usize = 24;
 const AT_LOG_SIZE: usize = 28;
@@ -20,6 +28,10 @@ const AT_LOG_BUFFER: usize = 32;
 const AT_NAME: usize = 48;
 const NAME_BYTES: usize = 16;
 
+/// Whether the program before was refused for its length.
+static TOO_LONG: AtomicBool = AtomicBool::new(false);
+/// Names of what the loader itself tries.
+const NOT_OURS: [&str; 2] = ["", "aya_name_check"];
 static SEEN: Mutex<Vec<Verified>> = Mutex::new(Vec::new());
 
 /// One program that the verifier accepted.
@@ -33,15 +45,24 @@ pub struct Verified {
     pub time: Duration,
     /// Bytes of stack, one number for each subprogram.
     pub stack: String,
+    /// Why the program was refused, if so: the verifier's words.
+    pub refused: Option<String>,
 }
 
 /// Programs loaded so far, each once: where one was loaded several times, the fastest.
 #[must_use]
 pub fn seen() -> Vec<Verified> {
     let mut rows = SEEN.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    rows.retain(|row| row.refused.is_none() && !NOT_OURS.contains(&row.name.as_str()));
     rows.sort_by(|a, b| (&a.name, a.time).cmp(&(&b.name, b.time)));
     rows.dedup_by(|later, first| later.name == first.name);
     rows
+}
+
+/// The program that the verifier looked at last.
+#[must_use]
+pub fn last() -> Option<Verified> {
+    SEEN.lock().unwrap_or_else(PoisonError::into_inner).last().cloned()
 }
 
 fn parse(name: String, log: &str) -> Option<Verified> {
@@ -52,6 +73,7 @@ fn parse(name: String, log: &str) -> Option<Verified> {
         instructions: number(after("processed "))?,
         time: Duration::from_micros(number(after("verification time ")).unwrap_or_default()),
         stack: after("stack depth ").unwrap_or_default().split(' ').next().unwrap_or_default().to_owned(),
+        refused: None,
     })
 }
 
@@ -93,14 +115,24 @@ unsafe fn load(number: c_long, arguments: [usize; 6]) -> c_long {
         unsafe { attributes.add(at).cast::<u32>().read_unaligned() }
     };
     if read(AT_LOG_LEVEL) != 0 || read(AT_LOG_SIZE) != 0 {
+        if TOO_LONG.swap(false, Ordering::Relaxed) {
+            // The loader asks again for a log: of a million instructions, which says nothing and takes minutes.
+            return -c_long::from(libc::E2BIG);
+        }
         // SAFETY: handed on as it came.
         return unsafe { raw(number, arguments) };
     }
-    let mut log = vec![0u8; LOG_BYTES];
+    let folder = std::env::var_os(LOG_FOLDER);
+    let (level, size) = if folder.is_some() {
+        (LOG_STATISTICS | LOG_STEPS, LONG_LOG_BYTES)
+    } else {
+        (LOG_STATISTICS, LOG_BYTES)
+    };
+    let mut log = vec![0u8; size];
     // SAFETY: fields inside the attributes; the log lives longer than the call and is taken out again.
     let (result, name) = unsafe {
-        attributes.add(AT_LOG_LEVEL).cast::<u32>().write_unaligned(LOG_STATISTICS);
-        attributes.add(AT_LOG_SIZE).cast::<u32>().write_unaligned(LOG_BYTES as u32);
+        attributes.add(AT_LOG_LEVEL).cast::<u32>().write_unaligned(level);
+        attributes.add(AT_LOG_SIZE).cast::<u32>().write_unaligned(size as u32);
         attributes.add(AT_LOG_BUFFER).cast::<u64>().write_unaligned(log.as_mut_ptr() as u64);
         let result = raw(number, arguments);
         attributes.add(AT_LOG_LEVEL).cast::<u32>().write_unaligned(0);
@@ -108,14 +140,18 @@ unsafe fn load(number: c_long, arguments: [usize; 6]) -> c_long {
         attributes.add(AT_LOG_BUFFER).cast::<u64>().write_unaligned(0);
         (result, std::slice::from_raw_parts(attributes.add(AT_NAME), NAME_BYTES))
     };
-    if result >= 0 {
-        let text = |bytes: &[u8]| {
-            CStr::from_bytes_until_nul(bytes)
-                .map(|text| text.to_string_lossy().into_owned())
-                .unwrap_or_default()
-        };
-        let row = parse(text(name), &text(&log));
-        SEEN.lock().unwrap_or_else(PoisonError::into_inner).extend(row);
+    let text = |bytes: &[u8]| {
+        CStr::from_bytes_until_nul(bytes).map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()
+    };
+    if let Some(folder) = folder {
+        let path = Path::new(&folder).join(format!("{}.verifier", text(name)));
+        // For a person at a terminal, who sees that it is missing.
+        let _ = std::fs::write(path, text(&log));
+    }
+    if let Some(mut row) = parse(text(name), &text(&log)) {
+        row.refused = (result < 0).then(|| text(&log));
+        TOO_LONG.store(result == -c_long::from(libc::E2BIG), Ordering::Relaxed);
+        SEEN.lock().unwrap_or_else(PoisonError::into_inner).push(row);
     }
     result
 }

@@ -1,35 +1,95 @@
 //! Opens the data path on this kernel and says what the kernel can do, and what its verifier thought of each program.
 //!
-//! Prints one line of JSON. Needs root and compiled objects.
+//! Prints one line of JSON. Needs root and compiled objects. With the argument `programs` it loads nothing but the programs, each
+//! by itself (or those named after it), and says what the verifier thinks of it in a table: for those who write programs. With
+//! `SKEP_VERIFIER_LOG=FOLDER` every step of the verifier is kept there.
 
 use std::io::Write;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
+use aya::{EbpfLoader, programs::Program};
 use serde_json::{Value, json};
-use skep_datapath::AttachKind;
-use skep_test_programs::{Attach, Bench, Cluster};
-use skep_test_vm::{MARK, features, verifier};
+use skep_datapath::{AttachKind, objects};
+use skep_test_programs::{Attach, Bench, Cluster, bench::BpfFs};
+use skep_test_vm::{MARK, features, verifier, verifier::Verified};
+
+/// Lines of the verifier's log that tell why a program was refused.
+const LAST_WORDS: usize = 60;
 
 fn main() -> Result<()> {
+    match std::env::args().nth(1).as_deref() {
+        Some("programs") => programs(),
+        _ => facts(),
+    }
+}
+
+fn facts() -> Result<()> {
     let mut features = features::probe();
-    let bench = Bench::new().map_err(|error| anyhow!("{error:#}"))?;
-    drop(bench);
+    let opened = attach();
+    features.insert("attach".into(), opened.as_ref().map_or(Value::Null, |kind| (*kind).into()));
+    let programs: Vec<Value> = verifier::seen().iter().map(row).collect();
+    let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
+    let facts = json!({"release": release, "features": features, "programs": programs});
+    writeln!(std::io::stdout(), "{MARK}facts {facts}")?;
+    opened.map(drop)
+}
+
+/// How classifiers are attached here.
+fn attach() -> Result<&'static str> {
+    drop(Bench::new().map_err(|error| anyhow!("{error:#}"))?);
     let cluster = Cluster::new(1, Attach::Best).map_err(|error| anyhow!("{error:#}"))?;
     let report = cluster.nodes[0].datapath().attach_report();
-    let tcx = report.iter().any(|attached| attached.kind == AttachKind::Tcx);
-    features.insert("attach".into(), if tcx { "tcx" } else { "clsact" }.into());
-    let programs: Vec<Value> = verifier::seen()
-        .into_iter()
-        .map(|row| {
-            json!({
-                "name": row.name,
-                "instructions": row.instructions,
-                "verifierMicros": row.time.as_micros() as u64,
-                "stack": row.stack,
-            })
-        })
-        .collect();
-    let facts = json!({"release": nix::sys::utsname::uname()?.release().to_string_lossy(), "features": features, "programs": programs});
-    writeln!(std::io::stdout(), "{MARK}facts {facts}")?;
+    Ok(if report.iter().any(|attached| attached.kind == AttachKind::Tcx) { "tcx" } else { "clsact" })
+}
+
+fn row(row: &Verified) -> Value {
+    json!({
+        "name": row.name,
+        "instructions": row.instructions,
+        "verifierMicros": u64::try_from(row.time.as_micros()).unwrap_or(u64::MAX),
+        "stack": row.stack,
+    })
+}
+
+/// Loads each program of each object by itself.
+fn programs() -> Result<()> {
+    let wanted: Vec<String> = std::env::args().skip(2).collect();
+    let mut out = std::io::stdout();
+    let mut refused = 0;
+    for name in objects::embedded_names() {
+        let pins = BpfFs::mount()?;
+        let folder = std::env::var_os("SKEP_BPF_DIR").map(std::path::PathBuf::from);
+        let bytes = objects::object(name, folder.as_deref())?;
+        let mut object = EbpfLoader::new()
+            .default_map_pin_directory(pins.path())
+            .load(&bytes)
+            .with_context(|| format!("object {name}"))?;
+        for (program, kind) in object.programs_mut() {
+            if !wanted.is_empty() && !wanted.iter().any(|one| one == program) {
+                continue;
+            }
+            let result = match kind {
+                Program::SchedClassifier(one) => one.load(),
+                Program::CgroupSockAddr(one) => one.load(),
+                Program::Xdp(one) => one.load(),
+                _ => continue,
+            };
+            let Some(seen) = verifier::last() else { continue };
+            let millis = seen.time.as_secs_f64() * 1000.0;
+            writeln!(
+                out,
+                "{name:<8} {program:<20} {:>8} {millis:>9.1} ms  stack {}",
+                seen.instructions, seen.stack
+            )?;
+            if let Err(error) = result {
+                refused += 1;
+                let words = seen.refused.unwrap_or_else(|| error.to_string());
+                let lines: Vec<&str> = words.lines().collect();
+                let last = lines.len().saturating_sub(LAST_WORDS);
+                writeln!(out, "    REFUSED, its last words:\n{}", lines[last..].join("\n"))?;
+            }
+        }
+    }
+    ensure!(refused == 0, "{refused} programs refused");
     Ok(())
 }
