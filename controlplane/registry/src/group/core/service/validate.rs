@@ -42,8 +42,10 @@ fn external_name(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     } else {
         check::subdomain(name, &path.field("externalName"), errors);
     }
-    if set(spec, &["clusterIPs"]) {
-        errors.forbidden(&path.field("clusterIPs"), "may not be set for ExternalName services");
+    for name in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+        if set(spec, &[name]) {
+            errors.forbidden(&path.field(name), "may not be set for ExternalName services");
+        }
     }
 }
 
