@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -63,7 +63,10 @@ pub(crate) fn show(command: &mut Command) -> Result<()> {
 
 /// Runs with the output kept; it is part of the error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("cannot run {}", describe(command)))?;
+    let piped = own_group(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = piped.spawn().with_context(|| format!("cannot run {}", describe(command)))?;
+    let _ends_with_us = Group::of(&child);
+    let output = child.wait_with_output()?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         let tail: Vec<&str> = words.lines().rev().take(30).collect();

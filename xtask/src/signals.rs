@@ -2,6 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::{Child, exit};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,8 @@ use anyhow::Result;
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::unistd::Pid;
 
+/// Whether a signal is ending this process.
+static STOPPING: AtomicBool = AtomicBool::new(false);
 static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 /// How long a test may take to tidy up after a signal.
@@ -29,6 +32,10 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
+        // The child ended because of the signal: what would be reported of it is not true.
+        while STOPPING.load(Ordering::Acquire) {
+            std::thread::park();
+        }
         groups(|all| all.retain(|group| *group != self.0));
     }
 }
@@ -53,6 +60,7 @@ pub(crate) fn watch() -> Result<()> {
 }
 
 fn end_all(signal: Signal) -> ! {
+    STOPPING.store(true, Ordering::Release);
     let deadline = Instant::now() + PATIENCE;
     let alive = |group: &Pid| killpg(*group, None).is_ok();
     let started = groups(|all| all.clone());
@@ -65,6 +73,7 @@ fn end_all(signal: Signal) -> ! {
     for group in &started {
         let _gone_already = killpg(*group, Signal::SIGKILL);
     }
+    eprintln!("ended by {signal}, and so is all that was started");
     exit(128 + signal as i32)
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The kernels are Debian packages from the machine's own mirror; the initial file system is made of this machine's tools and of
 //! the very test binaries that `test programs` runs. QEMU emulates (no KVM needed). At most two machines run at once.
-//! Results lie in `target/vm/NAME.json`, the kernel's own messages in `target/vm/NAME.console`.
+//! Results lie in `target/vm/NAME.json`, all that the tests said in `NAME.log`, the kernel's own messages in `NAME.console`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -107,7 +107,8 @@ fn one(kernel: &Kernel, binaries: &Binaries, base: &[u8]) -> Report {
         report.trouble(format!("{error:#}"));
     }
     report.seconds = start.elapsed().as_secs_f32();
-    if let Err(error) = report.save(&folder().join(format!("{}.json", kernel.name))) {
+    let file = |end: &str| folder().join(format!("{}.{end}", kernel.name));
+    if let Err(error) = report.save(&file("json")).and_then(|()| report.save_log(&file("log"))) {
         report.trouble(format!("{error:#}"));
     }
     say::line(&report.summary());

@@ -17,7 +17,8 @@ use std::{
 const BPF_PROG_LOAD: usize = 5;
 const LOG_STATISTICS: u32 = 4;
 const LOG_BYTES: usize = 1 << 20;
-const LOG_STEPS: u32 = 1;
+/// Every step of every path; less keeps the last path only.
+const LOG_STEPS: u32 = 2;
 const LONG_LOG_BYTES: usize = 1 << 29;
 /// Variable that names a folder for the verifier's every step, a file a program.
 pub const LOG_FOLDER: &str = "SKEP_VERIFIER_LOG";

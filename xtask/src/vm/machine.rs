@@ -67,7 +67,7 @@ pub(crate) fn boot(
 fn qemu(kernel: &Path, initramfs: &Path, console: &Path) -> Command {
     // Should this process be killed, the machine ends too.
     let mut qemu = command("setpriv", &["--pdeathsig", "KILL", "qemu-system-x86_64"]);
-    qemu.args(["-machine", "q35,accel=tcg,usb=off", "-cpu", "max,la57=off", "-smp", "2", "-m", "1536"]);
+    qemu.args(["-machine", "q35,accel=tcg,usb=off", "-cpu", "max,la57=off", "-smp", "1", "-m", "1536"]);
     qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"]);
     qemu.arg("-serial").arg(format!("file:{}", console.display())).args(["-serial", "stdio"]);
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).args(["-append", KERNEL_LINE]);

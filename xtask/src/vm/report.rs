@@ -31,6 +31,12 @@ pub(crate) struct Report {
     lacks: Vec<String>,
     /// What is not as expected, the tests aside.
     troubles: Vec<String>,
+    /// All that the machine said.
+    #[serde(skip)]
+    log: String,
+    /// Inside libtest's list of failures at the end of a suite.
+    #[serde(skip)]
+    listing: bool,
     #[serde(skip)]
     expected: std::collections::BTreeMap<String, Value>,
 }
@@ -66,6 +72,8 @@ impl Report {
 
     /// Takes in a line of the machine.
     pub(crate) fn line(&mut self, line: &str) {
+        self.log += line;
+        self.log.push('\n');
         match line.strip_prefix(MARK) {
             Some(words) => self.mark(line, words),
             None => self.test_output(line),
@@ -125,9 +133,13 @@ impl Report {
             match result.split(',').next() {
                 Some("ok") => return,
                 Some("ignored") => suite.ignored_tests.push(name.to_owned()),
-                _ if result.ends_with("FAILED") => suite.failures.push(name.to_owned()),
                 _ => {}
             }
+        }
+        // A test's own words may tear its result off its name, so failures are taken from the list at the end.
+        match line.strip_prefix("    ") {
+            Some(name) if self.listing && !name.contains(' ') => suite.failures.push(name.to_owned()),
+            _ => self.listing = line == "failures:",
         }
         if !line.is_empty() && !line.starts_with("running ") && tally == Tally::default() {
             say::line(&format!("[{}] {line}", self.kernel));
@@ -169,6 +181,11 @@ impl Report {
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let bytes = serde_json::to_vec_pretty(self)?;
         fs::write(path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Keeps all that the machine said.
+    pub(crate) fn save_log(&self, path: &Path) -> Result<()> {
+        fs::write(path, &self.log).with_context(|| format!("cannot write {}", path.display()))
     }
 
     fn ignored(&self) -> BTreeSet<&String> {
@@ -254,6 +271,9 @@ mod tests {
             "test a ... ok",
             "test b ... FAILED",
             "test c ... ignored, no TCX",
+            "failures:",
+            "    b",
+            "",
             "test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out",
             "@skep end packets 3.5 code 101",
             "@skep done",
