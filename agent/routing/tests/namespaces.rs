@@ -254,6 +254,8 @@ async fn a_node_converges_in_both_families_and_in_ipv6_alone() {
         let gateway: Ipv6Addr = "fd00:244:0:7::1".parse().unwrap();
         assert!(node.reaches(gateway).await);
         let route = dump_v6(&node, &["route", "get", "fd00:96::9"]).await;
+        let tunnel = dump_v6(&node, &["-d", "link", "show", TUNNEL_LINK]).await;
+        assert!(tunnel.contains("external") && tunnel.contains("udp6zerocsumrx"), "{tunnel}");
         assert!(route.contains("via fe80::1") && route.contains(&format!("src {NODE_IP6}")), "{route}");
     }
 }
