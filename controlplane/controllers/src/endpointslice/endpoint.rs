@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Node, ObjectReference, Pod, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use skep_model::IpFamily;
@@ -91,19 +93,40 @@ impl Backends<'_> {
         }
         let serving = pods::is_ready(pod);
         let terminating = pods::is_terminating(pod);
+        let ready = self.publish_not_ready() || (serving && !terminating);
+        let zone = node.and_then(|node| node.labels().get(ZONE).cloned());
         Some(Endpoint {
             addresses: vec![address.to_string()],
             conditions: Some(EndpointConditions {
-                ready: Some(self.publish_not_ready() || (serving && !terminating)),
+                ready: Some(ready),
                 serving: Some(serving),
                 terminating: Some(terminating),
             }),
             hostname: self.hostname(pod),
             node_name: node_name.map(Into::into),
             target_ref: Some(reference(pod)),
-            zone: node.and_then(|node| node.labels().get(ZONE).cloned()),
+            hints: ready.then(|| self.hints(node_name, zone.as_deref())).flatten(),
+            zone,
             ..Endpoint::default()
         })
+    }
+
+    /// Whose clients the endpoint is for, as `trafficDistribution` says: with several families of hints the
+    /// nearer one counts first, and a reader that does not find itself in any falls back to all endpoints.
+    fn hints(&self, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+        let distribution = self.service.spec.as_ref()?.traffic_distribution.as_deref()?;
+        let zones = zone.map(|name| vec![ForZone { name: name.to_owned() }]);
+        let nodes = node.map(|name| vec![ForNode { name: name.to_owned() }]);
+        match distribution {
+            "PreferClose" | "PreferSameZone" => {
+                zones.map(|zones| EndpointHints { for_zones: Some(zones), for_nodes: None })
+            }
+            "PreferSameNode" => {
+                let hints = EndpointHints { for_zones: zones, for_nodes: nodes };
+                (hints != EndpointHints::default()).then_some(hints)
+            }
+            _ => None,
+        }
     }
 
     /// The name of a pod within a headless Service that it names as its subdomain.

@@ -142,3 +142,21 @@ fn headless_services_are_marked() {
     let (_, slices) = turn(&service, &[], &[]);
     assert_eq!(slices[0].labels().get(HEADLESS).map(String::as_str), Some(""));
 }
+
+#[test]
+fn traffic_distribution_becomes_hints_of_ready_endpoints_and_goes_with_it() {
+    let mut preferring = service(IntOrString::Int(80));
+    preferring.spec.as_mut().unwrap().traffic_distribution = Some("PreferSameNode".into());
+    let hints = |slices: &[Arc<EndpointSlice>]| -> Vec<_> {
+        slices[0].endpoints.iter().flatten().map(|endpoint| endpoint.hints.clone()).collect()
+    };
+    let pods = [pod(1, true), pod(2, false)];
+    let (_, slices) = turn(&preferring, &pods, &[]);
+    let mut found = hints(&slices);
+    found.sort_by_key(Option::is_none);
+    let nodes = found[0].clone().unwrap().for_nodes.unwrap();
+    assert_eq!((nodes[0].name.as_str(), found[1].is_none()), ("n1", true));
+    preferring.spec.as_mut().unwrap().traffic_distribution = Some("PreferSameZone".into());
+    let (_, slices) = turn(&preferring, &pods, &slices);
+    assert_eq!(hints(&slices), [None, None], "a node without a zone gives no hint");
+}
