@@ -99,7 +99,8 @@ pub(crate) fn pool(plan: &Plan<'_>, pool: &Pool<'_>, now: Timestamp) -> Option<L
     let status = LoadBalancerIPPoolStatus {
         conditions,
         total: count.total.to_string(),
-        available: count.available().to_string(),
+        // Who does not give has nothing to offer, however much is free.
+        available: if pool.gives() { count.available() } else { 0 }.to_string(),
         used: count.used.to_string(),
     };
     (status != before).then_some(status)
@@ -202,7 +203,11 @@ pub(crate) fn since(mut told: Condition, before: Option<&Condition>, now: Timest
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lbipam::problem::Problem;
+    use crate::lbipam::{
+        facts::{Known, PoolFacts},
+        plan::{Settings, plan},
+        problem::Problem,
+    };
 
     fn now() -> Timestamp {
         Timestamp::from_second(1_000).unwrap()
@@ -249,6 +254,60 @@ mod tests {
         let status = service(&facts, &Verdict::Released(Vec::new()), now()).unwrap();
         assert!(status.ingress.is_empty() && status.conditions.is_empty());
         assert_eq!(status.news.unwrap().reason, "IPReleased");
+    }
+
+    /// The status of pool `p` with these blocks and holders, and whether a second look finds nothing to write.
+    fn pool_status(json: serde_json::Value, services: &[&str]) -> LoadBalancerIPPoolStatus {
+        let mut known = Known::default();
+        let spec = serde_json::from_value(json).unwrap();
+        known.pools.insert("p".into(), PoolFacts { spec, generation: 3, ..PoolFacts::default() });
+        known.nodes.insert("n".into(), ["10.0.0.1".parse().unwrap()].into());
+        for (at, ip) in services.iter().enumerate() {
+            let facts = ServiceFacts {
+                balanced: true,
+                class: Some(skep_api::load_balancer_ip_pool::CLASS.into()),
+                families: IpFamily::ALL.into(),
+                ingress: vec![ip.parse().unwrap()],
+                deleting: true,
+                ..ServiceFacts::default()
+            };
+            known.services.insert(skep_model::NamespacedName::new("default", format!("s{at}")), facts);
+        }
+        let settings = Settings::default();
+        let written = {
+            let plan = plan(&known, &settings);
+            pool(&plan, &plan.pools[0], now()).unwrap()
+        };
+        known.pools.get_mut("p").unwrap().status = Some(written.clone());
+        let plan = plan(&known, &settings);
+        assert_eq!(pool(&plan, &plan.pools[0], Timestamp::MAX), None);
+        written
+    }
+
+    fn is_true(status: &LoadBalancerIPPoolStatus, kind: &str) -> bool {
+        status.conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
+    }
+
+    #[test]
+    fn a_pool_counts_what_is_used_and_what_is_lost_to_nodes() {
+        let spec = serde_json::json!({"blocks": [{"cidr": "10.0.0.0/29"}, {"cidr": "fd00::/64"}]});
+        let status = pool_status(spec, &["10.0.0.2", "fd00::5"]);
+        let total: u128 = 6 + (1 << 64) - 2;
+        assert_eq!((status.total, status.used.as_str()), (total.to_string(), "2"));
+        assert_eq!(status.available, (total - 3).to_string());
+    }
+
+    #[test]
+    fn a_full_family_and_a_silent_pool_say_so() {
+        let spec =
+            serde_json::json!({"blocks": [{"start": "10.0.0.1", "stop": "10.0.0.2"}, {"cidr": "fd00::/64"}]});
+        let status = pool_status(spec, &["10.0.0.2"]);
+        assert!(is_true(&status, "Ready") && is_true(&status, "Exhausted"));
+        assert!(status.conditions.iter().any(|c| c.message == "every IPv4 address is in use"));
+        let disabled = serde_json::json!({"blocks": [{"cidr": "10.0.0.0/29"}], "disabled": true});
+        let status = pool_status(disabled, &["10.0.0.2"]);
+        assert!(!is_true(&status, "Ready") && !is_true(&status, "Exhausted"));
+        assert_eq!((status.used.as_str(), status.available.as_str()), ("1", "0"));
     }
 
     #[test]
