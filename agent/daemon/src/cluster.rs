@@ -152,7 +152,8 @@ impl Cluster {
             Change::Replace(all) => {
                 self.listed.services = true;
                 let kept: BTreeSet<_> = all.iter().map(|(name, _)| name).collect();
-                let gone: Vec<_> = self.balancer.services().filter(|name| !kept.contains(name)).cloned().collect();
+                let gone: Vec<_> =
+                    self.balancer.services().filter(|name| !kept.contains(name)).cloned().collect();
                 gone.iter().for_each(|name| self.balancer.remove_service(name));
                 all.into_iter().for_each(|(_, service)| self.balancer.upsert_service(service));
             }
@@ -172,7 +173,8 @@ impl Cluster {
             Change::Replace(all) => {
                 self.listed.slices = true;
                 let kept: BTreeSet<_> = all.iter().map(|(name, _)| name).collect();
-                let gone: Vec<_> = self.balancer.slices().filter(|name| !kept.contains(name)).cloned().collect();
+                let gone: Vec<_> =
+                    self.balancer.slices().filter(|name| !kept.contains(name)).cloned().collect();
                 gone.iter().for_each(|name| self.balancer.remove_slice(name));
                 all.into_iter().for_each(|(_, seen)| self.balancer.upsert_slice(seen.slice));
             }
@@ -230,9 +232,12 @@ impl Cluster {
                 self.listed.pods = true;
                 let kept: BTreeSet<_> =
                     all.iter().filter(|(_, ports)| ports.is_some()).map(|(name, _)| name).collect();
-                let gone: Vec<_> = self.balancer.pods().filter(|name| !kept.contains(name)).cloned().collect();
+                let gone: Vec<_> =
+                    self.balancer.pods().filter(|name| !kept.contains(name)).cloned().collect();
                 gone.iter().for_each(|name| self.balancer.remove_pod(name));
-                all.into_iter().filter_map(|(_, ports)| ports).for_each(|ports| self.balancer.upsert_pod(ports));
+                all.into_iter()
+                    .filter_map(|(_, ports)| ports)
+                    .for_each(|ports| self.balancer.upsert_pod(ports));
             }
         }
         keep(&mut self.pods, facts)
@@ -364,7 +369,10 @@ impl Cluster {
 }
 
 /// The two parts of what changed.
-fn split<K: Clone, T, A, B>(change: Change<K, T>, part: impl Fn(T) -> (A, B)) -> (Change<K, A>, Change<K, B>) {
+fn split<K: Clone, T, A, B>(
+    change: Change<K, T>,
+    part: impl Fn(T) -> (A, B),
+) -> (Change<K, A>, Change<K, B>) {
     match change {
         Change::Upsert(key, value) => {
             let (one, other) = part(value);

@@ -80,9 +80,8 @@ impl Destroyer {
             let peers = peers.clone();
             // A pod that ended meanwhile has no sockets.
             let Ok(namespace) = Namespace::open(&path) else { continue };
-            let done = namespace
-                .run(move |_| async move { Ok::<_, RoutingError>(diag::destroy(&peers)) })
-                .await;
+            let done =
+                namespace.run(move |_| async move { Ok::<_, RoutingError>(diag::destroy(&peers)) }).await;
             count += done.map_or(0, |result| self.judge(result));
         }
         count

@@ -234,7 +234,9 @@ impl Engine {
             }
         }
         let addresses = self.cluster.node_addresses();
-        self.outputs.node_addresses.send_if_modified(|now| std::mem::replace(now, addresses.clone()) != addresses);
+        self.outputs
+            .node_addresses
+            .send_if_modified(|now| std::mem::replace(now, addresses.clone()) != addresses);
     }
 
     /// Writes what changed, and says when to try again what failed.

@@ -124,13 +124,14 @@ mod tests {
     #[test]
     fn many_cases_of_one_reason_are_one_event_with_one_name_on_every_node() {
         let owner = Arc::new(Owner::Service(NamespacedName::new("a", "web")));
-        let report = |n: u8| Report {
-            owner: Arc::clone(&owner),
-            problem: Problem::ExternalIp([192, 0, 2, n].into()),
-        };
+        let report =
+            |n: u8| Report { owner: Arc::clone(&owner), problem: Problem::ExternalIp([192, 0, 2, n].into()) };
         let told = notes(vec![report(1), report(2), report(3)]);
         assert_eq!(told.len(), 1);
-        assert!(told[0].message.starts_with("external IP 192.0.2.1 ") && told[0].message.ends_with("(and 2 more like this)"));
+        assert!(
+            told[0].message.starts_with("external IP 192.0.2.1 ")
+                && told[0].message.ends_with("(and 2 more like this)")
+        );
         assert_eq!(told[0].event_name(), notes(vec![report(1), report(2), report(3)])[0].event_name());
         assert_ne!(told[0].event_name(), notes(vec![report(1)])[0].event_name());
     }

@@ -144,12 +144,7 @@ impl OwnNode {
 }
 
 /// The own node's facts: from the API server, else from the copy of an earlier run, so that a restart needs no API.
-pub(crate) async fn own_node(
-    client: &Client,
-    name: &NodeName,
-    given: &Given,
-    state_dir: &Path,
-) -> OwnNode {
+pub(crate) async fn own_node(client: &Client, name: &NodeName, given: &Given, state_dir: &Path) -> OwnNode {
     let copy = state_dir.join("node.json");
     let nodes: Api<Node> = Api::all(client.clone());
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));

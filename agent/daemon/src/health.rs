@@ -70,7 +70,8 @@ async fn healthz(State(health): State<watch::Receiver<Health>>) -> Response {
     let health = health.borrow().clone();
     let (now, updated) = times(&health);
     let eligible = !health.is_leaving;
-    let body = format!(r#"{{"lastUpdated": "{updated}","currentTime": "{now}", "nodeEligible": {eligible}}}"#);
+    let body =
+        format!(r#"{{"lastUpdated": "{updated}","currentTime": "{now}", "nodeEligible": {eligible}}}"#);
     json(health.is_synced && eligible, body)
 }
 

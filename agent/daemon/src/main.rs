@@ -22,14 +22,17 @@ mod health;
 mod install;
 mod metrics;
 mod network;
+mod nlmsg;
 mod options;
 mod pod_names;
 mod publish;
 mod report;
 mod seen;
+mod show;
 mod tables;
-mod uplinks;
+mod takeover;
 mod upkeep;
+mod uplinks;
 
 use std::{
     collections::BTreeSet,
@@ -60,18 +63,21 @@ use tokio::sync::{mpsc, watch};
 use tonic::transport::Server;
 
 use crate::{
+    cluster::ClusterRanges,
     cni::CniService,
     endpoints::Endpoints,
-    cluster::ClusterRanges,
-    engine::{Engine, Health, Inputs, Outputs, Question, Stop, Summary},
-    facts::OwnNode,
+    engine::{Engine, Health, Inputs, Outputs, Stop, Summary},
+    facts::{Given, OwnNode},
     feed::DnsFeed,
+    health::PortState,
     metrics::Metrics,
     network::NodeDevices,
     options::Options,
     publish::Publication,
     report::Reporter,
-    uplinks::Uplinks,
+    show::routes::{self, Answers},
+    takeover::{KubeProxy, cleanup},
+    uplinks::{Uplink, Uplinks},
 };
 
 /// The client's own lines repeat what the watches report.
@@ -83,6 +89,9 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
+    if let Some(done) = tool() {
+        return done;
+    }
     let options = Options::parse();
     let log_level = telemetry::init(LOG, LogFormat::Text);
     let _already_installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -100,6 +109,18 @@ async fn main() -> anyhow::Result<()> {
     outcome
 }
 
+/// Commands beside the agent itself: `show` and `kube-proxy`; `None` when none is meant.
+fn tool() -> Option<anyhow::Result<()>> {
+    let mut arguments = std::env::args().skip(1);
+    let name = arguments.next()?;
+    let rest = std::iter::once(format!("skep-agent {name}")).chain(arguments);
+    match name.as_str() {
+        "show" => Some(show::run(show::ShowTool::parse_from(rest))),
+        "kube-proxy" => Some(cleanup::run(cleanup::KubeProxyTool::parse_from(rest))),
+        _ => None,
+    }
+}
+
 /// Everything from start to a reason to stop.
 async fn run(options: &Options, log_level: LogLevel, drain: &Drain) -> anyhow::Result<()> {
     // Before the admin port, which an agent that is still ending holds as well.
@@ -112,7 +133,9 @@ async fn run(options: &Options, log_level: LogLevel, drain: &Drain) -> anyhow::R
     let listener = admin::bind(options.admin).await.with_context(|| format!("--admin {}", options.admin))?;
     let (status, status_source) = watch::channel(None::<Reporter>);
     let routes = Admin { readiness: readiness.clone(), metrics: registry.clone(), log_level }.router();
-    drain.spawn(admin::serve(listener, routes.merge(status_route(status_source)), drain.clone()));
+    let (answers, answers_source) = watch::channel(None::<Answers>);
+    let routes = routes.merge(status_route(status_source)).merge(routes::routes(answers_source));
+    drain.spawn(admin::serve(listener, routes, drain.clone()));
 
     let client = api::client(options.api_server.as_ref()).await?;
     let given = options.given();
@@ -120,14 +143,13 @@ async fn run(options: &Options, log_level: LogLevel, drain: &Drain) -> anyhow::R
     let node = start_node(options, own, drain).await?;
     network_up.ready();
 
-    let feed = DnsFeed::new(format!("{:x}", std::process::id()) + &nanoseconds());
+    let (health, health_source) = watch::channel(Health::default());
+    let (uplinks, uplinks_source) = watch::channel(Vec::new());
+    let (pressures, pressures_source) = watch::channel(Vec::new());
+    let (port_state, port_source) = watch::channel(PortState::default());
+    let (kube_proxy, kube_proxy_source) = watch::channel(KubeProxy::default());
     let (publication, published) = watch::channel(Publication::default());
     let (summary, summary_source) = watch::channel(Summary::default());
-    let (own_addresses, addresses_source) = watch::channel(node.endpoints.own_addresses().await?);
-    let (uplinks, _uplinks_source) = watch::channel(Vec::new());
-    let (pressures, _pressures_source) = watch::channel(Vec::new());
-    let (port_state, _port_source) = watch::channel(health::PortState::default());
-    let (_questions, questions_source) = mpsc::channel::<Question>(1);
     let reporter = Reporter {
         node: options.node_name.clone(),
         own,
@@ -135,72 +157,116 @@ async fn run(options: &Options, log_level: LogLevel, drain: &Drain) -> anyhow::R
         endpoints: Arc::clone(&node.endpoints),
         summary: summary_source.clone(),
         readiness: readiness.clone(),
-        feed: feed.clone(),
+        feed: DnsFeed::new(format!("{:x}", std::process::id()) + &nanoseconds()),
         started: SystemTime::now(),
+        balancing: options.balancing.clone(),
+        uplinks: uplinks_source,
+        pressures: pressures_source,
+        kube_proxy: kube_proxy_source,
+        health: health_source.clone(),
     };
     status.send_replace(Some(reporter.clone()));
-    serve_sockets(options, &node, &feed, &reporter, drain)?;
-
-    let (health, health_source) = watch::channel(Health::default());
-    let (node_addresses, node_addresses_source) = watch::channel(BTreeSet::new());
-    let (lost, lost_source) = mpsc::channel(TOLD);
-    let (reports, reports_source) = mpsc::channel(TOLD);
-    let latency = metrics.sync_latency();
-    let publication_sink = publication.clone();
-    let outputs = Outputs {
-        feed,
-        publication: publication_sink,
-        summary,
-        health,
-        node_addresses,
-        lost,
-        reports,
-        latency,
-        synced,
-    };
-    let engine_node = engine::Node {
-        name: options.node_name.clone(),
-        own,
-        given,
-        balancing: options.balancing.clone(),
-        ranges: ClusterRanges {
-            services: options.service_cidr.iter().collect(),
-            pods: options.cluster_cidr.iter().collect(),
-        },
-    };
-    let engine = Engine::new(engine_node, node.datapath.tables(), Arc::clone(&node.endpoints), outputs)?;
-    let (events, received) = mpsc::channel(api::QUEUE);
-    let name = &options.node_name;
-    drain.spawn_until_drained(api::watch_all(client.clone(), name.clone(), events));
-    drain.spawn_until_drained(publish::run(client.clone(), name.clone(), published));
-    drain.spawn(announce::run(client.clone(), options.clone(), registry, drain.clone()));
-    drain.spawn_until_drained(events::run(reports_source, client, name.clone()));
-    let (datapath, endpoints) = (Arc::clone(&node.datapath), Arc::clone(&node.endpoints));
-    drain.spawn_until_drained(cut::run(lost_source, datapath, endpoints, metrics.clone()));
+    serve_sockets(options, &node, &reporter.feed, &reporter, drain)?;
+    serve_health(options, &health_source, port_state, drain);
+    drain.spawn_until_drained(takeover::watch(kube_proxy, port_source));
+    drain.spawn_until_drained(upkeep::finish_replacement(Arc::clone(&node.datapath), health_source));
     let datapath = Arc::clone(&node.datapath);
     drain.spawn_until_drained(upkeep::collect_conntrack(datapath, metrics.clone(), pressures));
-    serve_health(options, &health_source, port_state, drain);
-    let uplinks = Uplinks::new(Arc::clone(&node.datapath) as _, options.balancing.clone(), uplinks);
-    let uplinks = uplinks.run(node.netlink.clone(), node_addresses_source);
-    drain.spawn_until_drained(upkeep::observe(reporter, Arc::clone(&node.datapath), metrics, publication));
     match node.datapath.events() {
         Ok(reader) => drop(drain.spawn_until_drained(upkeep::log_drops(reader, summary_source))),
         Err(error) => tracing::warn!(%error, "drops are counted but not logged"),
     }
-
-    let inputs = Inputs { events: received, own_addresses: addresses_source, questions: questions_source };
-    let upkeep = upkeep::reconcile_network(node.endpoints, node.netlink, node.devices, own_addresses);
+    drain.spawn(announce::run(client.clone(), options.clone(), registry, drain.clone()));
+    drain.spawn_until_drained(publish::run(client.clone(), options.node_name.clone(), published));
+    let observed =
+        upkeep::observe(reporter.clone(), Arc::clone(&node.datapath), metrics.clone(), publication.clone());
+    drain.spawn_until_drained(observed);
+    let running =
+        Running { options, given, client, node, reporter, publication, summary, health, metrics, synced };
     tokio::select! {
-        stop = engine.run(inputs) => match stop {
-            Stop::Drained => Ok(()),
-            Stop::OwnNodeChanged => bail!("the node's address or pod range changed: starting anew with the new ones"),
-        },
-        () = upkeep => bail!("the node's devices were replaced: starting anew with the new ones"),
-        ended = uplinks => match ended {
-            Ok(()) => bail!("nobody tells of the node's devices any more: starting anew"),
-            Err(error) => Err(error).context("cannot follow the node's devices"),
-        },
+        ended = running.run(uplinks, answers, drain) => ended,
         failed = announce(options, &readiness, installed) => failed,
+    }
+}
+
+/// Everything that desired state needs on its way from the API server to the kernel.
+struct Running<'a> {
+    options: &'a Options,
+    given: Given,
+    client: kube::Client,
+    node: Node,
+    reporter: Reporter,
+    publication: watch::Sender<Publication>,
+    summary: watch::Sender<Summary>,
+    health: watch::Sender<Health>,
+    metrics: Metrics,
+    synced: skep_runtime::ReadyToken,
+}
+
+impl Running<'_> {
+    /// Until something ends that must not.
+    async fn run(
+        self,
+        uplinks: watch::Sender<Vec<Uplink>>,
+        answers: watch::Sender<Option<Answers>>,
+        drain: &Drain,
+    ) -> anyhow::Result<()> {
+        let Running { options, given, client, node, reporter, metrics, .. } = self;
+        let (own_addresses, own_addresses_source) = watch::channel(node.endpoints.own_addresses().await?);
+        let (node_addresses, node_addresses_source) = watch::channel(BTreeSet::new());
+        let (lost, lost_source) = mpsc::channel(TOLD);
+        let (reports, reports_source) = mpsc::channel(TOLD);
+        let (questions, questions_source) = mpsc::channel(1);
+        let (events, received) = mpsc::channel(api::QUEUE);
+        let outputs = Outputs {
+            feed: reporter.feed.clone(),
+            publication: self.publication,
+            summary: self.summary,
+            health: self.health,
+            node_addresses,
+            lost,
+            reports,
+            latency: metrics.sync_latency(),
+            synced: self.synced,
+        };
+        let engine_node = engine::Node {
+            name: options.node_name.clone(),
+            own: reporter.own,
+            given,
+            balancing: options.balancing.clone(),
+            ranges: ClusterRanges {
+                services: options.service_cidr.iter().collect(),
+                pods: options.cluster_cidr.iter().collect(),
+            },
+        };
+        let (datapath, endpoints) = (Arc::clone(&node.datapath), Arc::clone(&node.endpoints));
+        let engine = Engine::new(engine_node, datapath.tables(), Arc::clone(&endpoints), outputs)?;
+        let inputs =
+            Inputs { events: received, own_addresses: own_addresses_source, questions: questions_source };
+        let (datapath_too, endpoints_too) = (Arc::clone(&datapath), Arc::clone(&endpoints));
+        answers.send_replace(Some(Answers {
+            datapath: datapath_too,
+            endpoints: endpoints_too,
+            questions,
+            reporter,
+        }));
+        drain.spawn_until_drained(api::watch_all(client.clone(), options.node_name.clone(), events));
+        drain.spawn_until_drained(events::run(reports_source, client, options.node_name.clone()));
+        drain.spawn_until_drained(cut::run(lost_source, Arc::clone(&datapath), endpoints, metrics));
+        let uplinks = Uplinks::new(datapath as _, options.balancing.clone(), uplinks);
+        let uplinks = uplinks.run(node.netlink.clone(), node_addresses_source);
+        let upkeep = upkeep::reconcile_network(node.endpoints, node.netlink, node.devices, own_addresses);
+        tokio::select! {
+            stop = engine.run(inputs) => match stop {
+                Stop::Drained => Ok(()),
+                Stop::OwnNodeChanged => bail!("the node's address or pod range changed: starting anew with the new ones"),
+            },
+            () = upkeep => bail!("the node's devices were replaced: starting anew with the new ones"),
+            ended = uplinks => match ended {
+                Ok(()) => bail!("nobody tells of the node's devices any more: starting anew"),
+                Err(error) => Err(error).context("cannot follow the node's devices"),
+            },
+        }
     }
 }
 
@@ -221,8 +287,7 @@ async fn start_node(options: &Options, own: OwnNode, drain: &Drain) -> anyhow::R
     let programs = Arc::clone(&datapath) as Arc<dyn endpoints::Programs>;
     let table = &datapath.tables().endpoints;
     let ranges: Vec<_> = own.ranges().collect();
-    let endpoints =
-        Endpoints::open(&options.state_dir, netlink.clone(), network, &ranges, programs, table)?;
+    let endpoints = Endpoints::open(&options.state_dir, netlink.clone(), network, &ranges, programs, table)?;
     endpoints.restore().await?;
     tracing::info!(addresses = ?own.addresses().collect::<Vec<_>>(), ranges = own.ranges_text(), uplink = devices.uplink.name, "the data path is up");
     Ok(Node { netlink, datapath, endpoints: Arc::new(endpoints), devices })
@@ -232,7 +297,7 @@ async fn start_node(options: &Options, own: OwnNode, drain: &Drain) -> anyhow::R
 fn serve_health(
     options: &Options,
     health: &watch::Receiver<Health>,
-    state: watch::Sender<health::PortState>,
+    state: watch::Sender<PortState>,
     drain: &Drain,
 ) {
     if let Some(address) = options.balancing.kube_proxy_health.0 {

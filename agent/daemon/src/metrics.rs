@@ -1,6 +1,8 @@
 //! What is measured, by names that dashboards may rely on. Labels are enums of bounded size.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 use skep_datapath::{CounterRow, GcReport, MapPressure};
 
 use crate::engine::Summary;
@@ -80,10 +82,19 @@ impl Metrics {
             map_capacity: gauges("skep_map_capacity", "Room in maps that make room by themselves.")?,
             map_evictions: counter("skep_map_evictions_total", "Entries forgotten to make room.", per_map)?,
             map_inserts: counter("skep_map_inserts_total", "Entries added by the programs.", per_map)?,
-            largest_client: gauges("skep_map_largest_client_entries", "Entries of the client with the most.")?,
-            largest_set: gauges("skep_map_largest_service_entries", "Entries of the Service port with the most.")?,
+            largest_client: gauges(
+                "skep_map_largest_client_entries",
+                "Entries of the client with the most.",
+            )?,
+            largest_set: gauges(
+                "skep_map_largest_service_entries",
+                "Entries of the Service port with the most.",
+            )?,
             cut_flows: single("skep_cut_flows_total", "Flows ended since their backend is gone.")?,
-            destroyed_sockets: single("skep_destroyed_sockets_total", "Sockets ended since their backend is gone.")?,
+            destroyed_sockets: single(
+                "skep_destroyed_sockets_total",
+                "Sockets ended since their backend is gone.",
+            )?,
         })
     }
 

@@ -6,16 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use skep_datapath::{
-    Datapath, DatapathConfig, FamilySettings, MapSizes, NodeSettings,
-    config::NAT_PORTS,
-};
+use skep_datapath::{Datapath, DatapathConfig, FamilySettings, MapSizes, NodeSettings, config::NAT_PORTS};
 use skep_model::{Address, Cidr, MacAddr, Ranges};
 use skep_routing::{
     Actual, FamilyNetwork, HOST_LINK, NET_LINK, Netlink, NodeNetwork, RoutingError, TUNNEL_LINK, Uplink, plan,
 };
 
-use crate::{facts::{OwnFamily, OwnNode}, options::{Options, balancing::Mode}};
+use crate::{
+    facts::{OwnFamily, OwnNode},
+    options::{Options, balancing::Mode},
+};
 
 /// Type of a cgroup2 file system (statfs(2)).
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
@@ -39,7 +39,9 @@ pub(crate) async fn bring_up(
     own: OwnNode,
     options: &Options,
 ) -> Result<(NodeNetwork, NodeDevices), RoutingError> {
-    let Some(tunnel_end) = own.addresses().next() else { return Err(RoutingError::NoUplink(IpAddr::from([0; 4]))) };
+    let Some(tunnel_end) = own.addresses().next() else {
+        return Err(RoutingError::NoUplink(IpAddr::from([0; 4])));
+    };
     let uplink = netlink.uplink(tunnel_end).await?;
     let mut network = network(own, options.cluster_cidr, options.service_cidr, uplink.clone());
     let actual = netlink.actual().await?;

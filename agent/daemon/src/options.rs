@@ -73,7 +73,9 @@ pub(crate) struct Options {
 impl Options {
     /// What is given of the own node: the cluster's families are those that pods and Services both have.
     pub(crate) fn given(&self) -> Given {
-        let has = |family: IpFamily| [self.cluster_cidr, self.service_cidr].iter().all(|ranges| ranges.families().any(|f| f == family));
+        let has = |family: IpFamily| {
+            [self.cluster_cidr, self.service_cidr].iter().all(|ranges| ranges.families().any(|f| f == family))
+        };
         Given { node_ips: self.node_ip.clone(), v4: has(IpFamily::V4), v6: has(IpFamily::V6) }
     }
 
@@ -101,7 +103,9 @@ mod tests {
         assert!(parse(&[]).v4 && !parse(&[]).v6);
         let pods = ["--cluster-cidr", "10.244.0.0/16,fd00:244::/56"];
         assert!(!parse(&pods).v6);
-        let both = [&pods[..], &["--service-cidr", "10.96.0.0/16,fd00:96::/112", "--node-ip", "10.0.0.1,fd00::1"]].concat();
+        let both =
+            [&pods[..], &["--service-cidr", "10.96.0.0/16,fd00:96::/112", "--node-ip", "10.0.0.1,fd00::1"]]
+                .concat();
         assert!(parse(&both).v4 && parse(&both).v6);
         assert_eq!(parse(&both).node_ips.len(), 2);
     }

@@ -8,14 +8,23 @@ use std::{
 };
 
 use serde::Serialize;
-use skep_datapath::Datapath;
+use serde_json::{Value, json};
+use skep_datapath::{Datapath, MapPressure};
 use skep_model::NodeName;
 use skep_runtime::Readiness;
 use skep_wire::agent as wire;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
-use crate::{endpoints::Endpoints, engine::Summary, facts::OwnNode, feed::DnsFeed};
+use crate::{
+    endpoints::Endpoints,
+    engine::{Health, Summary},
+    facts::OwnNode,
+    feed::DnsFeed,
+    options::balancing::{Balancing, Mode},
+    takeover::KubeProxy,
+    uplinks::Uplink,
+};
 
 /// The version of this build.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -31,6 +40,11 @@ pub(crate) struct Reporter {
     pub(crate) readiness: Readiness,
     pub(crate) feed: DnsFeed,
     pub(crate) started: SystemTime,
+    pub(crate) balancing: Balancing,
+    pub(crate) uplinks: watch::Receiver<Vec<Uplink>>,
+    pub(crate) pressures: watch::Receiver<Vec<MapPressure>>,
+    pub(crate) kube_proxy: watch::Receiver<KubeProxy>,
+    pub(crate) health: watch::Receiver<Health>,
 }
 
 /// The state of the node's network.
@@ -53,6 +67,16 @@ pub(crate) struct Report {
     peers: usize,
     drops: Vec<Drop>,
     proxy_connected: bool,
+    load_balancing: Balance,
+}
+
+/// How Services are balanced here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Balance {
+    mode: &'static str,
+    algorithm: &'static str,
+    uplinks: Vec<Uplink>,
 }
 
 /// A program and how it is attached.
@@ -72,10 +96,12 @@ pub(crate) struct Drop {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Annotation {
     version: &'static str,
     attach: String,
     programs: Vec<Program>,
+    load_balancing: Balance,
     problems: Vec<String>,
 }
 
@@ -101,6 +127,7 @@ impl Reporter {
             peers: summary.peers,
             drops: self.drops(),
             proxy_connected: self.feed.is_followed(),
+            load_balancing: self.balance(),
         }
     }
 
@@ -116,7 +143,13 @@ impl Reporter {
                 self.own.ranges_text()
             ));
         }
+        problems.extend(self.kube_proxy.borrow().hint());
+        problems.extend(self.full_maps());
+        let without =
+            |uplink: &Uplink| uplink.problem.as_ref().map(|why| format!("{}: {why}", uplink.device));
+        problems.extend(self.uplinks.borrow().iter().filter_map(without));
         let annotation = Annotation {
+            load_balancing: self.balance(),
             version: VERSION,
             attach: device_kind.map(|program| program.attach.clone()).unwrap_or_default(),
             // Counts of links follow the pods; the kind is what matters here.
@@ -124,6 +157,57 @@ impl Reporter {
             problems,
         };
         serde_json::to_string(&annotation).unwrap_or_default()
+    }
+
+    /// What there is to know of load balancing besides tables.
+    pub(crate) fn service_health(&self) -> Value {
+        let health = self.health.borrow().clone();
+        let check = |(name, check): (&skep_model::NamespacedName, &skep_loadbalancer::HealthCheck)| json!({"service": name, "port": check.port, "localEndpoints": check.local_endpoints});
+        let pressure = |map: &MapPressure| {
+            let set = |(set, entries): &(u32, usize)| json!({"set": set, "entries": entries});
+            let client =
+                |(ip, entries): &(std::net::IpAddr, usize)| json!({"client": ip, "entries": entries});
+            json!({
+                "map": map.map, "entries": map.entries, "capacity": map.capacity, "inserts": map.inserts,
+                "evictions": map.evictions,
+                "topClients": map.top_clients.iter().map(client).collect::<Vec<_>>(),
+                "topSets": map.top_sets.iter().map(set).collect::<Vec<_>>(),
+            })
+        };
+        json!({
+            "synced": health.is_synced,
+            "leaving": health.is_leaving,
+            "checks": health.checks.iter().map(check).collect::<Vec<_>>(),
+            "loadBalancing": self.balance(),
+            "maps": self.pressures.borrow().iter().map(pressure).collect::<Vec<_>>(),
+            "kubeProxy": &*self.kube_proxy.borrow(),
+        })
+    }
+
+    fn balance(&self) -> Balance {
+        Balance {
+            mode: if self.balancing.lb_mode == Mode::Dsr { "dsr" } else { "snat" },
+            algorithm: if self.balancing.maglev().is_some() { "maglev" } else { "random" },
+            uplinks: self.uplinks.borrow().clone(),
+        }
+    }
+
+    /// Maps that had to forget what was still in use, and who fills them.
+    fn full_maps(&self) -> Vec<String> {
+        let full = |map: &MapPressure| {
+            let top = map.top_clients.first().map(|(ip, entries)| format!(", {entries} of them of {ip}"));
+            let is_full = map.entries.saturating_mul(10)
+                >= usize::try_from(map.capacity).unwrap_or(usize::MAX).saturating_mul(9);
+            (map.evictions > 0 && is_full).then(|| {
+                format!(
+                    "{} is full ({} entries{}): connections are being forgotten",
+                    map.map,
+                    map.entries,
+                    top.unwrap_or_default()
+                )
+            })
+        };
+        self.pressures.borrow().iter().filter_map(full).collect()
     }
 
     fn waiting_for(&self) -> Vec<String> {

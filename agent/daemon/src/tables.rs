@@ -20,7 +20,7 @@ use skep_model::SetId;
 use skep_table::{Counters, Outcome, Reconciler, Target};
 
 use self::maglev::{MaglevMap, MaglevTable};
-pub(crate) use self::rows::pinned;
+pub(crate) use self::rows::{key as row_key, pinned};
 
 /// A map of the data path.
 pub(crate) struct Map<K, V>(Arc<dyn MapTable<K, V>>);
@@ -214,7 +214,8 @@ impl ServiceTables {
     }
 
     fn reconcile_sets(&mut self, now: Instant) -> Option<Instant> {
-        let outcomes = [self.backends.reconcile(now), self.maglev.reconcile(now), self.sources.reconcile(now)];
+        let outcomes =
+            [self.backends.reconcile(now), self.maglev.reconcile(now), self.sources.reconcile(now)];
         outcomes.into_iter().filter_map(retry_at).min()
     }
 

@@ -11,7 +11,7 @@ use tokio::{
 
 use crate::{
     endpoints::Endpoints,
-    engine::Summary,
+    engine::{Health, Summary},
     metrics::Metrics,
     network::{NodeDevices, devices},
     publish::Publication,
@@ -48,6 +48,23 @@ pub(crate) async fn collect_conntrack(
             }
             Ok(Err(error)) => tracing::warn!(%error, "cannot collect idle flows"),
             Err(_) => return,
+        }
+    }
+}
+
+/// Puts programs in place that had to wait for full tables, once they are: after an upgrade that changed a map's layout.
+pub(crate) async fn finish_replacement(datapath: Arc<Datapath>, mut health: watch::Receiver<Health>) {
+    if health.wait_for(|health| health.is_synced).await.is_err() {
+        return;
+    }
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let datapath = Arc::clone(&datapath);
+        match tokio::task::spawn_blocking(move || datapath.synced()).await {
+            Ok(Err(error)) => tracing::warn!(%error, "a program cannot be replaced yet, the old one goes on"),
+            Ok(Ok(())) | Err(_) => return,
         }
     }
 }

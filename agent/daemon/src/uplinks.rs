@@ -12,9 +12,7 @@ use std::{
 use futures::StreamExt;
 use serde::Serialize;
 use skep_datapath::{Datapath, DatapathError};
-use skep_routing::{
-    Changes, HOST_LINK, NET_LINK, Netlink, RoutingError, TUNNEL_LINK, pod::is_host_name,
-};
+use skep_routing::{Changes, HOST_LINK, NET_LINK, Netlink, RoutingError, TUNNEL_LINK, pod::is_host_name};
 use tokio::{
     sync::watch,
     time::{MissedTickBehavior, interval},
@@ -207,7 +205,9 @@ impl Uplinks {
                 self.unwanted.remove(&index);
                 tracing::info!(index, device = name, "no uplink any more");
             }
-            Err(error) => tracing::warn!(index, error = %chain(&error), "cannot detach from a former uplink, will retry"),
+            Err(error) => {
+                tracing::warn!(index, error = %chain(&error), "cannot detach from a former uplink, will retry")
+            }
         }
     }
 }
@@ -231,7 +231,8 @@ async fn devices(netlink: &Netlink, changes: &Changes) -> Result<Vec<Device>, Ro
         .filter(|(_, link)| link.up)
         .map(|(name, link)| {
             let has_default_route = defaults.contains(&link.index);
-            let device = Device { name: name.clone(), index: link.index, has_default_route, ..Device::default() };
+            let device =
+                Device { name: name.clone(), index: link.index, has_default_route, ..Device::default() };
             (name, device)
         })
         .collect();

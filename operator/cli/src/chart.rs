@@ -2,6 +2,8 @@
 //!
 //! Templates may use what `gotmpl` and Helm share: actions, `range`, `if`, `quote`, `default`.
 
+mod balancing;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -48,6 +50,8 @@ pub(crate) struct Values {
     pub(crate) dns: Dns,
     /// How pods of different nodes reach each other.
     pub(crate) routing: Routing,
+    /// How Services are balanced.
+    pub(crate) load_balancer: balancing::LoadBalancer,
     /// Addresses for Services of type LoadBalancer.
     pub(crate) lbipam: Lbipam,
     /// Announcements of these addresses.

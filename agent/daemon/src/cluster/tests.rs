@@ -46,7 +46,8 @@ fn other_nodes_are_tunnel_ends_and_the_own_node_is_the_host() {
     assert_eq!(row("10.244.0.0/24").kind, PeerKind::LocalPods);
     assert_eq!(row("10.89.0.11/32").kind, PeerKind::Host);
     assert_eq!(row("10.244.0.1/32").kind, PeerKind::Host);
-    let ports = ["10.89.0.11/32", "10.89.0.12/32", "10.244.0.1/32", "10.244.1.1/32"].map(|text| row(text).node_port);
+    let ports =
+        ["10.89.0.11/32", "10.89.0.12/32", "10.244.0.1/32", "10.244.1.1/32"].map(|text| row(text).node_port);
     assert_eq!(ports, [true, true, false, false], "node ports answer on node addresses, not on gateways");
 }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use clap::Parser;
-use skep_datapath::{BackendAddress, BackendSlot, Endpoint, FakeTable, Frontend, FrontendKey, MapTable, PeerKind};
+use skep_datapath::{
+    BackendAddress, BackendSlot, Endpoint, FakeTable, Frontend, FrontendKey, MapTable, PeerKind,
+};
 use skep_loadbalancer::{Service, Slice};
 use skep_model::{FrontendAddress, Port, Protocol};
 use skep_routing::{Netlink, Uplink};
@@ -178,7 +180,11 @@ impl Fixture {
         }))
         .unwrap();
         let slice = Slice::try_from(&slice).unwrap();
-        self.send(Event::Slice(Change::Replace(vec![(slice.name.clone(), SeenSlice { slice, since: SystemTime::now() })]))).await;
+        self.send(Event::Slice(Change::Replace(vec![(
+            slice.name.clone(),
+            SeenSlice { slice, since: SystemTime::now() },
+        )])))
+        .await;
     }
 
     async fn send_nodes(&self) {

@@ -9,7 +9,8 @@ use skep_datapath::{
 use skep_loadbalancer::{Frontend, FrontendKey, Pinned};
 use skep_model::{Backend, FrontendKind, Port, Protocol, Scope, SetId};
 
-pub(super) fn key(key: &FrontendKey) -> RowKey {
+/// The key of a row.
+pub(crate) fn key(key: &FrontendKey) -> RowKey {
     let scope = match key.scope {
         Scope::Inside => RowScope::Inside,
         Scope::Outside => RowScope::Outside,

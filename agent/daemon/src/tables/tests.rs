@@ -2,14 +2,16 @@ use std::net::IpAddr;
 
 use skep_datapath::{FakeTable, MAGLEV_CHUNK, MaglevChunk, MaglevKey};
 use skep_loadbalancer::{Frontend, FrontendFlags, FrontendKey, Owner};
-use skep_model::{
-    Backend, FrontendAddress, FrontendKind, IpCidr, NamespacedName, Port, Protocol, Scope,
-};
+use skep_model::{Backend, FrontendAddress, FrontendKind, IpCidr, NamespacedName, Port, Protocol, Scope};
 
 use super::*;
 
 fn backends(numbers: &[u8]) -> Arc<[Backend]> {
-    let backend = |n: &u8| Backend { ip: [10, 244, 0, *n].into(), port: Port::new(80).unwrap(), protocol: Protocol::Tcp };
+    let backend = |n: &u8| Backend {
+        ip: [10, 244, 0, *n].into(),
+        port: Port::new(80).unwrap(),
+        protocol: Protocol::Tcp,
+    };
     numbers.iter().map(backend).collect()
 }
 

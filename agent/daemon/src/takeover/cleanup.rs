@@ -1,0 +1,108 @@
+//! `skep-agent kube-proxy cleanup`: removes kube-proxy's rules, and nothing else.
+//!
+//! Rules of its iptables mode by the tools that wrote them, in both variants and families; tables of its nftables mode
+//! as a whole. The kubelet's own chains stay: it would write them again.
+
+mod rules;
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+pub(crate) use rules::is_proxys;
+
+/// The table of kube-proxy's nftables mode, in each family.
+pub(crate) const NFT_TABLE: &str = "kube-proxy";
+/// The variants of iptables, newer first, each with those of IPv6.
+const VARIANTS: [&str; 4] = ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"];
+/// Where a machine has but one.
+const PLAIN: [&str; 2] = ["iptables", "ip6tables"];
+
+/// What to do about kube-proxy.
+#[derive(Clone, Copy, Debug, Parser)]
+#[command(name = "skep-agent kube-proxy")]
+pub(crate) enum KubeProxyTool {
+    /// Removes the rules that kube-proxy left on this node, in the calling network namespace.
+    Cleanup {
+        /// Only shows what would be removed.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Does it; what is done is printed.
+#[allow(clippy::print_stdout, reason = "the answer to a command")]
+pub(crate) fn run(tool: KubeProxyTool) -> anyhow::Result<()> {
+    let KubeProxyTool::Cleanup { dry_run } = tool;
+    let mut found_tool = false;
+    let mut steps = 0;
+    for variant in installed(&VARIANTS, &PLAIN) {
+        found_tool = true;
+        let saved = output(&format!("{variant}-save"), &[])?;
+        let Some(restore) = rules::removal(&saved) else { continue };
+        steps += 1;
+        println!("# {variant}-restore --noflush\n{restore}");
+        if !dry_run {
+            feed(&format!("{variant}-restore"), &["--noflush"], &restore)?;
+        }
+    }
+    if is_installed("nft") {
+        found_tool = true;
+        for family in rules::families_with_table(&output("nft", &["list", "tables"])?, NFT_TABLE) {
+            steps += 1;
+            println!("nft delete table {family} {NFT_TABLE}");
+            if !dry_run {
+                output("nft", &["delete", "table", &family, NFT_TABLE])?;
+            }
+        }
+    }
+    if !found_tool {
+        bail!(
+            "neither iptables nor nft is installed here: run this where kube-proxy's own tools are, on the node itself or in a container with them, in the node's network namespace"
+        );
+    }
+    match (steps, dry_run) {
+        (0, _) => println!("kube-proxy has left nothing here"),
+        (_, true) => println!("nothing was removed: this was a dry run"),
+        (_, false) => println!("removed"),
+    }
+    Ok(())
+}
+
+/// The variants that are installed; where none is, the plain names.
+fn installed(variants: &[&'static str], plain: &[&'static str]) -> Vec<&'static str> {
+    let has = |name: &&'static str| is_installed(&format!("{name}-save"));
+    let found: Vec<&'static str> = variants.iter().copied().filter(has).collect();
+    if found.is_empty() { plain.iter().copied().filter(has).collect() } else { found }
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+fn output(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let done = Command::new(program).args(arguments).output().with_context(|| format!("run {program}"))?;
+    if !done.status.success() {
+        bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&done.stderr).trim());
+    }
+    Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+}
+
+fn feed(program: &str, arguments: &[&str], input: &str) -> anyhow::Result<()> {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("run {program}"))?;
+    child.stdin.take().context("no way to talk to it")?.write_all(input.as_bytes())?;
+    let done = child.wait_with_output()?;
+    if !done.status.success() {
+        bail!("{program}: {}", String::from_utf8_lossy(&done.stderr).trim());
+    }
+    Ok(())
+}
