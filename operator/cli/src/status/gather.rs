@@ -67,7 +67,7 @@ async fn balancing(
     let agents: Vec<Pod> = pods.iter().filter(is_agent).cloned().collect();
     // A node that is off would keep the question waiting, and is a problem of its own.
     let ready = nodes.iter().filter(|node| node_is_ready(node)).map(ResourceExt::name_any).collect();
-    ask_agents(client, ready, &agents, &["status"]).await
+    ask_agents(client, ready, &agents, &["health"]).await
 }
 
 /// The verbose form comes as text also when a check fails, with the status 500.

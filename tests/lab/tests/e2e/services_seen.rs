@@ -59,6 +59,6 @@ pub(crate) fn status_shows_how_services_are_balanced(cluster: &Cluster) -> Resul
         &["services       snat", "maglev", "eth0", "CONNECTIONS", "health port    0.0.0.0:10256"],
     )?;
     let json: Value = serde_json::from_str(&cluster.ask_skep("status -o json")?.ok()?)?;
-    ensure!(json["nodes"]["node-1"]["balancing"]["mode"] == "snat", "{json}");
+    ensure!(json["nodes"]["node-1"]["balancing"]["loadBalancing"]["mode"] == "snat", "{json}");
     Ok(())
 }
