@@ -98,6 +98,10 @@ pub const COUNTERS: MapSpec = MapSpec {
     entries: Counter::SLOTS,
     flags: 0,
 };
+/// Where programs keep what they know of the packet in hand: the verifier allows 512 bytes of stack. Contents mean nothing
+/// between runs.
+pub const ROOM: MapSpec =
+    MapSpec { name: "ROOM", kind: MapKind::PerCpuArray, key: 4, value: 512, entries: 1, flags: 0 };
 /// Sampled drops as [`crate::FlowEvent`].
 pub const EVENTS: MapSpec =
     MapSpec { name: "EVENTS", kind: MapKind::RingBuf, key: 0, value: 0, entries: 262_144, flags: 0 };
@@ -105,7 +109,8 @@ pub const EVENTS: MapSpec =
 /// Every map, in the order they are opened.
 pub const ALL: &[MapSpec] = &[
     ENDPOINTS4, ENDPOINTS6, IPCACHE4, IPCACHE6, SERVICES4, SERVICES6, BACKENDS4, BACKENDS6, MAGLEV, SOURCES4,
-    SOURCES6, AFFINITY, CONNTRACK4, CONNTRACK6, FRAGMENTS4, FRAGMENTS6, SOCKETS4, SOCKETS6, COUNTERS, EVENTS,
+    SOURCES6, AFFINITY, CONNTRACK4, CONNTRACK6, FRAGMENTS4, FRAGMENTS6, SOCKETS4, SOCKETS6, COUNTERS, ROOM,
+    EVENTS,
 ];
 
 const fn hash<K, V>(name: &'static str, entries: u32) -> MapSpec {

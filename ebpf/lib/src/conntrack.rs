@@ -2,7 +2,7 @@
 
 use skep_abi::{Addr, Be16, CtFlags, CtKey, CtState, CtValue, DropReason, TcpSeen};
 
-use crate::{env::Env, frame::Frame};
+use crate::{env::Env, frame::Frame, room::Room};
 
 /// An address with a port: one end of a flow, or what a translation makes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,8 +80,9 @@ pub fn touch<'e, A: Addr, E: Env<A>>(env: &'e mut E, frame: &Frame<A>) -> Option
 
 /// Tells the other entry of a translated flow that a packet closed one direction. The frame is the packet after its
 /// translation, which is how the other entry knows it.
-#[inline(always)]
-pub fn mirror<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>) {
+#[inline(never)]
+pub fn mirror<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>) {
+    let frame = &room.frame;
     let (key, from_b) = key_of(frame);
     if let Some(value) = env.flow(&key) {
         let is_reply = value.flags.any(CtFlags::FROM_B) != from_b;
@@ -103,11 +104,13 @@ pub fn peek<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Option<(CtFlag
 /// # Errors
 /// [`DropReason::ConntrackFull`].
 #[inline(always)]
-pub fn create<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Result<(), DropReason> {
-    let (key, from_b) = key_of(frame);
-    let value =
-        CtValue { last_seen: env.tick(), original: frame.tcp, flags: side(from_b), ..CtValue::default() };
-    env.insert_flow(&key, &value).ok_or(DropReason::ConntrackFull)
+pub fn create<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
+    let (key, from_b) = key_of(&room.frame);
+    let flow = &mut room.flow;
+    begin(flow, env.tick(), room.frame.tcp, side(from_b));
+    flow.set = 0;
+    (flow.nat_addr, flow.nat_port) = (A::default(), Be16::ZERO);
+    env.insert_flow(&key, flow).ok_or(DropReason::ConntrackFull)
 }
 
 /// Records that a client's packets go on untranslated to the node of a backend.
@@ -115,21 +118,22 @@ pub fn create<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Result<(), D
 /// # Errors
 /// [`DropReason::ConntrackFull`].
 #[inline(always)]
-pub fn create_forwarded<A: Addr, E: Env<A>>(
-    env: &mut E,
-    frame: &Frame<A>,
-    backend: &Target<A>,
-    set: u32,
-) -> Result<(), DropReason> {
-    let (key, from_b) = key_of(frame);
-    let value = CtValue {
-        last_seen: env.tick(),
-        set,
-        nat_addr: backend.addr,
-        nat_port: backend.port,
-        original: frame.tcp,
-        flags: side(from_b).with(CtFlags::FORWARDED),
-        ..CtValue::default()
-    };
-    env.insert_flow(&key, &value).ok_or(DropReason::ConntrackFull)
+pub fn create_forwarded<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
+    let (key, from_b) = key_of(&room.frame);
+    let flow = &mut room.flow;
+    begin(flow, env.tick(), room.frame.tcp, side(from_b).with(CtFlags::FORWARDED));
+    flow.set = room.plan.set;
+    (flow.nat_addr, flow.nat_port) = (room.plan.to.addr, room.plan.to.port);
+    env.insert_flow(&key, flow).ok_or(DropReason::ConntrackFull)
+}
+
+/// An entry without a peer. Field by field: it lies where an older one was.
+#[inline(always)]
+pub fn begin<A: Addr>(flow: &mut CtValue<A>, now: u32, tcp: TcpSeen, flags: CtFlags) {
+    flow.last_seen = now;
+    flow.peer_addr = A::default();
+    flow.peer_port = Be16::ZERO;
+    flow.original = tcp;
+    flow.reply = TcpSeen::default();
+    flow.flags = flags;
 }

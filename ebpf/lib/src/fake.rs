@@ -7,16 +7,18 @@ use std::{
 };
 
 use skep_abi::{
-    Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Be16, CtKey, CtValue, Endpoint, FragmentKey,
-    FragmentValue, Mac, MaglevChunk, MaglevKey, NodeMode, Peer, PeerFlags, Plain, Scope, ServiceKey,
-    ServiceValue, SockKey, SockValue, SourceKey, V4, V6,
+    Addr, AffinityKey, AffinityValue, BackendKey, BackendValue, Be16, CtKey, CtValue, DropReason, Endpoint,
+    FragmentKey, FragmentValue, Mac, MaglevChunk, MaglevKey, NodeMode, Peer, PeerFlags, Plain, Scope,
+    ServiceKey, ServiceValue, SockKey, SockValue, SourceKey, V4, V6,
 };
 
 use crate::{
     csum,
     env::{Balancer, Env, SockEnv},
     family::Family,
+    frame::Frame,
     packet::{ChecksumFix, Packet},
+    room::Room,
 };
 
 /// Maps in memory.
@@ -349,9 +351,24 @@ pub(crate) fn echo<A: Numbered>(src: A, dst: A, kind: u8, id: u16) -> FakePacket
     build(src, dst, A::ICMP, l4, 2)
 }
 
+/// The frame of a packet.
+pub(crate) fn parsed<A: Numbered>(packet: &FakePacket) -> Result<Frame<A>, DropReason> {
+    let mut room = Room::new();
+    A::parse(packet, &mut room.frame)?;
+    Ok(room.frame)
+}
+
+/// The frame of the packet that an ICMP error quotes.
+pub(crate) fn quoted<A: Numbered>(packet: &FakePacket) -> Frame<A> {
+    let at = parsed::<A>(packet).unwrap().l4 + 8;
+    let mut room = Room::new();
+    A::parse_quoted(packet, at, &mut room.quoted).unwrap();
+    room.quoted
+}
+
 /// Whether every checksum of a packet is right.
 pub(crate) fn is_sound<A: Numbered>(packet: &FakePacket) -> bool {
-    let frame = A::parse(packet).unwrap();
+    let frame = parsed::<A>(packet).unwrap();
     let l4 = &packet.0[frame.l4 as usize..];
     let header = &packet.0[14..frame.l4 as usize];
     let header_sound = A::CHECKSUM_AT.is_none() || csum::fold(csum::sum(header)) == 0xffff;

@@ -34,14 +34,15 @@ pub trait Family: Addr {
     /// Length of a header without options.
     const HEADER_LEN: u32;
 
-    /// Parses an IP packet.
+    /// Parses an IP packet into a frame.
     ///
     /// # Errors
     /// [`DropReason::Malformed`], [`DropReason::ExtensionHeaders`].
-    fn parse<P: Packet>(packet: &P) -> Result<Frame<Self>, DropReason>;
+    fn parse<P: Packet>(packet: &P, frame: &mut Frame<Self>) -> Result<(), DropReason>;
 
-    /// Parses the packet quoted by an ICMP error: addresses and ports only. Its header must be without options.
-    fn parse_quoted<P: Packet>(packet: &P, at: u32) -> Option<Frame<Self>>;
+    /// Parses the packet quoted by an ICMP error at an offset: addresses and ports only. Its header must be without
+    /// options. `None`: it can belong to no flow.
+    fn parse_quoted<P: Packet>(packet: &P, at: u32, frame: &mut Frame<Self>) -> Option<()>;
 
     /// What an ICMP message that is no echo is about.
     fn icmp_content(kind: u8) -> Content;
@@ -79,16 +80,16 @@ fn parse_l4<A: Family, P: Packet>(packet: &P, frame: &mut Frame<A>) -> Option<()
     Some(())
 }
 
+/// Reads the ports of a quoted packet.
 #[inline(always)]
-fn quoted_l4<A: Family, P: Packet>(packet: &P, src: A, dst: A, protocol: u8, l4: u32) -> Option<Frame<A>> {
-    let mut frame = Frame::new(src, dst, protocol, l4);
-    if has_ports(protocol) {
-        let ports: Ports = packet.read(l4)?;
+fn quoted_l4<A: Family, P: Packet>(packet: &P, frame: &mut Frame<A>) -> Option<()> {
+    if has_ports(frame.protocol) {
+        let ports: Ports = packet.read(frame.l4)?;
         frame.src_port = ports.src;
         frame.dst_port = ports.dst;
         frame.content = Content::Ports;
-    } else if protocol == A::ICMP {
-        let icmp: IcmpHeader = packet.read(l4)?;
+    } else if frame.protocol == A::ICMP {
+        let icmp: IcmpHeader = packet.read(frame.l4)?;
         if icmp.kind == A::ECHO_REQUEST {
             frame.src_port = icmp.id;
         } else if icmp.kind == A::ECHO_REPLY {
@@ -98,7 +99,7 @@ fn quoted_l4<A: Family, P: Packet>(packet: &P, src: A, dst: A, protocol: u8, l4:
         }
         frame.content = Content::Echo;
     }
-    Some(frame)
+    Some(())
 }
 
 #[cfg(test)]

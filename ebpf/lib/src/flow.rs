@@ -1,7 +1,8 @@
 //! Ties conntrack, load balancing, translation and policy together: what every hook does with an IP packet.
 //!
 //! First a [`Plan`] is made from what conntrack and the Services say, then policy is asked, then the flow is recorded
-//! ([`commit`]), and only then is the packet rewritten ([`apply`]).
+//! ([`commit`]), and only then is the packet rewritten ([`apply`]). Each step is a function of its own that leaves its
+//! result in the [`Room`].
 
 use skep_abi::{AffinityKey, CtFlags, DropReason, PeerFlags, Scope};
 
@@ -9,15 +10,17 @@ use crate::{
     conntrack::{self, Target},
     env::Env,
     family::Family,
-    frame::{Content, Frame, SCTP},
+    frame::{Content, SCTP},
     icmp, lb,
     nat::{End, rewrite},
     packet::Packet,
     policy,
+    room::Room,
     snat::{self, Source},
 };
 
 /// Who sent a packet, as far as it matters for what may be done with it.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
     /// A pod of this node: Services are translated, and ICMP errors are about packets that it got.
@@ -29,6 +32,7 @@ pub enum Sender {
 }
 
 /// What becomes, or became, of a packet.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Handled {
     /// Nobody translates it.
@@ -42,48 +46,52 @@ pub enum Handled {
 }
 
 /// What is still to be recorded.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fresh {
     /// Nothing: the flow is known.
     Known,
     /// A flow that nobody translates.
     Direct,
-    /// A flow that this set translates.
-    Set(u32),
+    /// A flow that a set translates.
+    Set,
 }
 
 /// What to do with a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan<A> {
-    /// The new source, if it changes.
-    pub source: Option<Target<A>>,
+    /// The new source, if `new_source` says so.
+    pub source: Target<A>,
     /// Where the packet goes: the new destination of a translated packet, the backend of a forwarded one.
     pub to: Target<A>,
+    /// The set that translates a fresh flow.
+    pub set: u32,
     /// What becomes of it.
     pub handled: Handled,
     /// What is still to be recorded.
     pub fresh: Fresh,
+    /// The source changes.
+    pub new_source: bool,
     /// The flow's other entry wants to know that this packet closes a direction.
     pub closes: bool,
 }
 
 impl<A: Family> Plan<A> {
-    /// A packet that stays as it is.
+    /// A packet that goes to `to`.
     #[inline(always)]
-    fn plain(frame: &Frame<A>, fresh: Fresh) -> Self {
-        Self { source: None, to: frame.destination(), handled: Handled::Plain, fresh, closes: false }
+    fn set(&mut self, to: Target<A>, handled: Handled, fresh: Fresh) {
+        self.to = to;
+        self.handled = handled;
+        self.fresh = fresh;
+        self.new_source = false;
+        self.closes = false;
     }
 
     /// The first packet of a flow to a backend.
     #[inline(always)]
-    pub fn first(backend: Target<A>, set: u32) -> Self {
-        Self {
-            source: None,
-            to: backend,
-            handled: Handled::Translated,
-            fresh: Fresh::Set(set),
-            closes: false,
-        }
+    pub fn begin(&mut self, backend: Target<A>, set: u32) {
+        self.set(backend, Handled::Translated, Fresh::Set);
+        self.set = set;
     }
 }
 
@@ -92,9 +100,14 @@ impl<A: Family> Plan<A> {
 /// # Errors
 /// [`DropReason::FragmentUnknown`].
 #[inline(always)]
-pub fn fragments<A: Family, E: Env<A>>(env: &mut E, frame: &mut Frame<A>) -> Result<(), DropReason> {
-    let Some(id) = frame.fragment else { return Ok(()) };
-    let key = frame.fragment_key(id);
+pub fn fragments<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
+    if room.frame.is_fragment { reassemble(env, room) } else { Ok(()) }
+}
+
+#[inline(never)]
+fn reassemble<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
+    let frame = &mut room.frame;
+    let key = frame.fragment_key();
     if frame.content == Content::Fragment {
         let ports = env.fragment(&key).ok_or(DropReason::FragmentUnknown)?;
         frame.src_port = ports.src_port;
@@ -105,35 +118,39 @@ pub fn fragments<A: Family, E: Env<A>>(env: &mut E, frame: &mut Frame<A>) -> Res
     Ok(())
 }
 
-/// The plan for a packet of a known flow.
-#[inline(always)]
-pub fn follow<A: Family, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Option<Plan<A>> {
-    let hit = conntrack::touch(env, frame)?;
+/// Makes the plan for a packet of a known flow; says whether there is one.
+#[inline(never)]
+pub fn follow<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> bool {
+    let Room { frame, plan, .. } = room;
+    let Some(hit) = conntrack::touch(env, frame) else { return false };
     let value = &*hit.value;
-    let mut plan = Plan::plain(frame, Fresh::Known);
+    let handled = match (hit.is_reply, value.flags) {
+        (true, _) => Handled::Reply,
+        (_, flags) if flags.any(CtFlags::DNAT) => Handled::Translated,
+        (_, flags) if flags.any(CtFlags::FORWARDED) => Handled::Forwarded,
+        _ => Handled::Plain,
+    };
+    plan.set(frame.destination(), handled, Fresh::Known);
     plan.closes = hit.closes;
     let nat = Target { addr: value.nat_addr, port: value.nat_port };
     let peer = Target { addr: value.peer_addr, port: value.peer_port };
     let both = value.flags.any(CtFlags::SNAT);
     if hit.is_reply {
-        plan.handled = Handled::Reply;
         if value.flags.any(CtFlags::REVNAT) {
-            plan.source = Some(nat);
+            plan.source = nat;
+            plan.new_source = true;
             if both {
                 plan.to = peer;
             }
         }
-    } else if value.flags.any(CtFlags::DNAT) {
-        plan.handled = Handled::Translated;
+    } else if value.flags.any(CtFlags::DNAT.with(CtFlags::FORWARDED)) {
         plan.to = nat;
         if both {
-            plan.source = Some(peer);
+            plan.source = peer;
+            plan.new_source = true;
         }
-    } else if value.flags.any(CtFlags::FORWARDED) {
-        plan.handled = Handled::Forwarded;
-        plan.to = nat;
     }
-    Some(plan)
+    true
 }
 
 /// Asks policy and records the flow, if it is new. Afterwards the plan has its source.
@@ -143,28 +160,28 @@ pub fn follow<A: Family, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Option<Pla
 #[inline(always)]
 pub fn commit<A: Family, E: Env<A>>(
     env: &mut E,
-    frame: &Frame<A>,
-    plan: &mut Plan<A>,
+    room: &mut Room<A>,
     source: Source,
 ) -> Result<(), DropReason> {
-    if plan.handled == Handled::Reply {
+    if room.plan.handled == Handled::Reply {
         return Ok(());
     }
-    policy::enforce(env, frame, &plan.to)?;
-    match plan.fresh {
-        Fresh::Known => Ok(()),
-        Fresh::Direct => conntrack::create(env, frame),
-        Fresh::Set(set) if plan.handled == Handled::Forwarded => {
-            conntrack::create_forwarded(env, frame, &plan.to, set)
-        }
-        Fresh::Set(_) if frame.protocol == SCTP && frame.dst_port != plan.to.port => {
-            Err(DropReason::SctpPort)
-        }
-        Fresh::Set(set) => {
-            plan.source = snat::establish(env, frame, &plan.to, set, source)?;
-            Ok(())
-        }
+    policy::enforce(env, &room.frame, &room.plan.to)?;
+    if room.plan.fresh == Fresh::Known { Ok(()) } else { record(env, room, source) }
+}
+
+#[inline(never)]
+fn record<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>, source: Source) -> Result<(), DropReason> {
+    if room.plan.fresh == Fresh::Direct {
+        return conntrack::create(env, room);
     }
+    if room.plan.handled == Handled::Forwarded {
+        return conntrack::create_forwarded(env, room);
+    }
+    if room.frame.protocol == SCTP && room.frame.dst_port != room.plan.to.port {
+        return Err(DropReason::SctpPort);
+    }
+    snat::establish(env, room, source)
 }
 
 /// Rewrites a packet as planned.
@@ -175,25 +192,37 @@ pub fn commit<A: Family, E: Env<A>>(
 pub fn apply<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
-    frame: &mut Frame<A>,
-    plan: &Plan<A>,
+    room: &mut Room<A>,
 ) -> Result<(), DropReason> {
-    if plan.handled == Handled::Forwarded {
-        return Ok(());
+    match room.plan.handled {
+        Handled::Plain | Handled::Forwarded => return Ok(()),
+        Handled::Reply if !room.plan.new_source => return Ok(()),
+        Handled::Reply | Handled::Translated => {}
     }
-    if let Some(source) = plan.source {
-        rewrite(packet, frame, End::Source, source).ok_or(DropReason::RewriteFailed)?;
+    if room.plan.new_source {
+        turn(packet, room, End::Source)?;
     }
-    if plan.to != frame.destination() {
-        rewrite(packet, frame, End::Destination, plan.to).ok_or(DropReason::RewriteFailed)?;
+    if room.plan.to != room.frame.destination() {
+        turn(packet, room, End::Destination)?;
     }
-    if plan.closes {
-        conntrack::mirror(env, frame);
+    if room.plan.closes {
+        conntrack::mirror(env, room);
     }
     Ok(())
 }
 
-/// Tracks a packet of the cluster, translates it and asks policy.
+/// Rewrites one end of a packet as planned.
+#[inline(never)]
+fn turn<A: Family, P: Packet>(packet: &mut P, room: &mut Room<A>, end: End) -> Result<(), DropReason> {
+    let Room { frame, plan, .. } = room;
+    let to = match end {
+        End::Source => &plan.source,
+        End::Destination => &plan.to,
+    };
+    rewrite(packet, frame, end, to).ok_or(DropReason::RewriteFailed)
+}
+
+/// Tracks a packet of the cluster, translates it and asks policy. Afterwards the plan says what became of it.
 ///
 /// # Errors
 /// Why the packet must be dropped.
@@ -201,43 +230,45 @@ pub fn apply<A: Family, P: Packet, E: Env<A>>(
 pub fn handle<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
-    frame: &mut Frame<A>,
+    room: &mut Room<A>,
     sender: Sender,
-) -> Result<Handled, DropReason> {
-    match frame.content {
-        Content::Error => return icmp::translate(env, packet, frame, sender),
+) -> Result<(), DropReason> {
+    match room.frame.content {
+        Content::Error => return icmp::translate(env, packet, room, sender),
         Content::Redirect => return Err(DropReason::IcmpRedirect),
         _ => {}
     }
-    fragments(env, frame)?;
-    let mut plan = match follow(env, frame) {
-        Some(plan) => plan,
-        None => start(env, frame, sender)?,
-    };
+    fragments(env, room)?;
+    if !follow(env, room) {
+        start(env, room, sender)?;
+    }
     // Who reaches itself through a Service would answer itself directly: the answer must come back here.
-    let source = if plan.to.addr == frame.src { Source::Gateway } else { Source::Own };
-    commit(env, frame, &mut plan, source)?;
-    apply(env, packet, frame, &plan)?;
+    let source = if room.plan.to.addr == room.frame.src { Source::Gateway } else { Source::Own };
+    commit(env, room, source)?;
+    apply(env, packet, room)?;
     // A reply that nobody translates is nothing special.
-    let plain = plan.handled == Handled::Reply && plan.source.is_none();
-    Ok(if plain { Handled::Plain } else { plan.handled })
+    if room.plan.handled == Handled::Reply && !room.plan.new_source {
+        room.plan.handled = Handled::Plain;
+    }
+    Ok(())
 }
 
-/// The plan for the first packet of a flow.
-#[inline(always)]
-fn start<A: Family, E: Env<A>>(env: &mut E, frame: &Frame<A>, sender: Sender) -> Result<Plan<A>, DropReason> {
+/// Makes the plan for the first packet of a flow.
+#[inline(never)]
+fn start<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>, sender: Sender) -> Result<(), DropReason> {
     if sender != Sender::Other {
-        let to = frame.destination();
-        if let Some(service) = lb::find(env, &to, frame.protocol, Scope::INSIDE, PeerFlags(0)) {
-            let client = AffinityKey::address(service.set, frame.src);
-            let pick = lb::choose(env, &service, &client).ok_or_else(|| lb::why_empty(&service))?;
-            return Ok(Plan::first(pick.target(), service.set));
+        if lb::find(env, room, Scope::INSIDE, PeerFlags(0)) {
+            let client = AffinityKey::address(room.service.set, room.frame.src);
+            let pick = lb::choose(env, &room.service, &client).ok_or_else(|| lb::why_empty(&room.service))?;
+            room.plan.begin(pick.target(), room.service.set);
+            return Ok(());
         }
-        if env.is_service(frame.dst) {
+        if env.is_service(room.frame.dst) {
             return Err(DropReason::NoService);
         }
     }
-    Ok(Plan::plain(frame, Fresh::Direct))
+    room.plan.set(room.frame.destination(), Handled::Plain, Fresh::Direct);
+    Ok(())
 }
 
 #[cfg(test)]

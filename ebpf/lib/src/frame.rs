@@ -12,6 +12,7 @@ pub const UDP: u8 = 17;
 pub const SCTP: u8 = 132;
 
 /// What an IP packet carries, as far as flows are concerned.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// TCP, UDP or SCTP: ports are where they usually are.
@@ -51,8 +52,10 @@ pub struct Frame<A> {
     pub content: Content,
     /// Where L4 starts.
     pub l4: u32,
-    /// Identification of the datagram, when it is a fragment.
-    pub fragment: Option<u32>,
+    /// Identification of the datagram that it is a fragment of.
+    pub id: u32,
+    /// Whether it is a fragment of a datagram.
+    pub is_fragment: bool,
 }
 
 impl<A: Addr> Frame<A> {
@@ -69,7 +72,8 @@ impl<A: Addr> Frame<A> {
             opens: false,
             content: Content::Opaque,
             l4,
-            fragment: None,
+            id: 0,
+            is_fragment: false,
         }
     }
 
@@ -81,8 +85,8 @@ impl<A: Addr> Frame<A> {
 
     /// The key under which the ports of a fragmented datagram are remembered.
     #[inline(always)]
-    pub fn fragment_key(&self, id: u32) -> FragmentKey<A> {
-        FragmentKey { src: self.src, dst: self.dst, id, protocol: u32::from(self.protocol) }
+    pub fn fragment_key(&self) -> FragmentKey<A> {
+        FragmentKey { src: self.src, dst: self.dst, id: self.id, protocol: u32::from(self.protocol) }
     }
 
     /// The ports as a value to remember.

@@ -1,11 +1,13 @@
 //! One function for each place where a program sits: may the packet be here, and where does it go.
 //!
+//! Hooks take the [`Room`] that they work in, and leave the action there.
+//!
 //! No hook decrements the time to live: whatever leaves the node by the tunnel is delivered on the other side or dropped,
 //! so nothing can circle, and the kernel's own VXLAN and redirect helpers do not either.
 
 use skep_abi::{DropReason, Endpoint, PeerFlags, V6};
 
-use crate::{env::Env, family::Family};
+use crate::{conntrack::Target, env::Env, family::Family, room::Room};
 
 mod early;
 mod host;
@@ -20,7 +22,6 @@ pub use pod::{from_pod, to_pod};
 pub use uplink::{from_uplink, to_uplink};
 
 /// Where a packet goes.
-#[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Into a pod of this node, past the host's stack.
@@ -39,12 +40,23 @@ pub enum Action {
     Answer,
 }
 
-/// Where an address is, seen from this node.
+/// Finds where the plan leads, seen from this node.
+///
+/// # Errors
+/// [`DropReason::NoEndpoint`].
+#[inline(never)]
+fn route<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
+    let dst = room.plan.to.addr;
+    room.action = match env.endpoint(dst) {
+        Some(endpoint) => Action::Deliver(endpoint),
+        None => beyond(env, dst)?,
+    };
+    Ok(())
+}
+
+/// Where an address is that no pod of this node has.
 #[inline(always)]
-fn route<A: Family, E: Env<A>>(env: &mut E, dst: A) -> Result<Action, DropReason> {
-    if let Some(endpoint) = env.endpoint(dst) {
-        return Ok(Action::Deliver(endpoint));
-    }
+fn beyond<A: Family, E: Env<A>>(env: &mut E, dst: A) -> Result<Action, DropReason> {
     let Some(peer) = env.peer(dst) else {
         return if is_inside(env, dst) { Err(DropReason::NoEndpoint) } else { Ok(Action::World) };
     };
@@ -65,13 +77,21 @@ fn is_inside<A: Family, E: Env<A>>(env: &E, addr: A) -> bool {
 }
 
 /// Whether an address can be a client outside the cluster.
-#[inline(always)]
-fn is_outside<A: Family, E: Env<A>>(env: &mut E, addr: A) -> bool {
+#[inline(never)]
+fn is_outside<A: Family, E: Env<A>>(env: &mut E, room: &Room<A>) -> bool {
+    let addr = room.frame.src;
     !addr.is_loopback()
         && !addr.is_group()
         && addr != A::default()
         && !is_inside(env, addr)
         && env.peer(addr).is_none()
+}
+
+/// The plan is to send the packet where it says itself: what was translated, was so before.
+#[inline(always)]
+fn route_frame<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
+    room.plan.to = Target { addr: room.frame.dst, port: room.frame.dst_port };
+    route(env, room)
 }
 
 /// Whether the source is an address of this node.

@@ -12,21 +12,13 @@ use crate::{
     frame::{Content, Frame},
     nat::{End, rewrite},
     packet::{ChecksumFix, ETH_LEN, Packet},
+    room::Room,
 };
 
 const ICMP_HEADER_LEN: u32 = 8;
 
-/// The packet that an ICMP error quotes.
-///
-/// # Errors
-/// [`DropReason::UntrackedReply`] when it cannot belong to a flow, [`DropReason::IcmpMismatch`].
-#[inline(always)]
-fn quoted<A: Family, P: Packet>(packet: &P, frame: &Frame<A>) -> Result<Frame<A>, DropReason> {
-    let quoted = A::parse_quoted(packet, frame.l4 + ICMP_HEADER_LEN).ok_or(DropReason::UntrackedReply)?;
-    if quoted.src == frame.dst { Ok(quoted) } else { Err(DropReason::IcmpMismatch) }
-}
-
-/// Translates an ICMP error about a translated flow; errors about unknown flows are refused.
+/// Translates an ICMP error about a translated flow; errors about unknown flows are refused. Afterwards the plan says what
+/// became of it, and of a forwarded flow where its backend is.
 ///
 /// The quoted L4 checksum is left as it is: receivers match the quote by addresses and ports.
 ///
@@ -36,79 +28,69 @@ fn quoted<A: Family, P: Packet>(packet: &P, frame: &Frame<A>) -> Result<Frame<A>
 pub fn translate<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
-    frame: &mut Frame<A>,
+    room: &mut Room<A>,
     sender: Sender,
-) -> Result<Handled, DropReason> {
-    let quoted = quoted(packet, frame)?;
-    // Only who got a packet may complain about it; routers do, too, but pods are none.
-    if sender == Sender::Pod && quoted.dst != frame.src {
-        return Err(DropReason::IcmpMismatch);
-    }
-    let (key, from_b) = key_of(&quoted);
-    let value = env.flow(&key).ok_or(DropReason::UntrackedReply)?;
-    let is_reply = value.flags.any(CtFlags::FROM_B) != from_b;
-    let nat = Target { addr: value.nat_addr, port: value.nat_port };
-    let peer = Target { addr: value.peer_addr, port: value.peer_port };
-    let both = value.flags.any(CtFlags::SNAT);
-    if value.flags.any(CtFlags::REVNAT) && !is_reply {
-        // About a client's packet on its way to the backend: the client must read of the frontend, and of itself. Only
-        // the backend itself hides behind the frontend; routers on the way keep their address.
-        let outer = (frame.src == quoted.dst).then_some(nat.addr);
-        change(packet, frame, &quoted, End::Destination, End::Source, nat, outer)?;
-        if both {
-            change(packet, frame, &quoted, End::Source, End::Destination, peer, Some(peer.addr))?;
-        }
-        return Ok(Handled::Reply);
-    }
-    if value.flags.any(CtFlags::DNAT) && is_reply {
-        // About an answer on its way to the client: the backend must read of itself, and of whom it answered.
-        change(packet, frame, &quoted, End::Source, End::Destination, nat, Some(nat.addr))?;
-        if both {
-            change(packet, frame, &quoted, End::Destination, End::Source, peer, Some(peer.addr))?;
-        }
-        return Ok(Handled::Translated);
-    }
-    if value.flags.any(CtFlags::FORWARDED) && is_reply {
-        return Ok(Handled::Forwarded);
-    }
-    Ok(Handled::Plain)
+) -> Result<(), DropReason> {
+    relate(env, packet, room, sender)?;
+    // About a client's packet on its way to the backend, the client must read of the frontend, and of itself. About an
+    // answer on its way to the client, the backend must read of itself, and of whom it answered.
+    let (nat, peer) = match room.plan.handled {
+        Handled::Reply => (End::Destination, End::Source),
+        Handled::Translated => (End::Source, End::Destination),
+        Handled::Plain | Handled::Forwarded => return Ok(()),
+    };
+    change(packet, room, nat)?;
+    if room.plan.new_source { change(packet, room, peer) } else { Ok(()) }
 }
 
-/// The backend of the forwarded flow that an ICMP error is about.
-///
-/// # Errors
-/// [`DropReason::UntrackedReply`], [`DropReason::IcmpMismatch`].
-#[inline(always)]
-pub fn forwarded_to<A: Family, P: Packet, E: Env<A>>(
+/// Finds the flow of the quoted packet. The plan's `to` is what the flow translates the quote's far end to, its source what
+/// it translates the near end to.
+#[inline(never)]
+fn relate<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &P,
-    frame: &Frame<A>,
-) -> Result<A, DropReason> {
-    let quoted = quoted(packet, frame)?;
-    let (key, _) = key_of(&quoted);
-    env.flow(&key).map(|value| value.nat_addr).ok_or(DropReason::UntrackedReply)
+    room: &mut Room<A>,
+    sender: Sender,
+) -> Result<(), DropReason> {
+    let Room { frame, quoted, plan, .. } = room;
+    A::parse_quoted(packet, frame.l4 + ICMP_HEADER_LEN, quoted).ok_or(DropReason::UntrackedReply)?;
+    // Only who got a packet may complain about it; routers do, too, but pods are none.
+    if quoted.src != frame.dst || sender == Sender::Pod && quoted.dst != frame.src {
+        return Err(DropReason::IcmpMismatch);
+    }
+    let (key, from_b) = key_of(quoted);
+    let value = env.flow(&key).ok_or(DropReason::UntrackedReply)?;
+    let is_reply = value.flags.any(CtFlags::FROM_B) != from_b;
+    plan.to = Target { addr: value.nat_addr, port: value.nat_port };
+    plan.source = Target { addr: value.peer_addr, port: value.peer_port };
+    plan.new_source = value.flags.any(CtFlags::SNAT);
+    plan.handled = match value.flags {
+        flags if flags.any(CtFlags::REVNAT) && !is_reply => Handled::Reply,
+        flags if flags.any(CtFlags::DNAT) && is_reply => Handled::Translated,
+        flags if flags.any(CtFlags::FORWARDED) && is_reply => Handled::Forwarded,
+        _ => Handled::Plain,
+    };
+    Ok(())
 }
 
-/// Changes one end of the quote, and the opposite end of the error itself where `outer` says to what.
-#[inline(always)]
-fn change<A: Family, P: Packet>(
-    packet: &mut P,
-    frame: &mut Frame<A>,
-    quoted: &Frame<A>,
-    end: End,
-    outer_end: End,
-    to: Target<A>,
-    outer: Option<A>,
-) -> Result<(), DropReason> {
+/// Changes one end of the quote, and the opposite end of the error itself.
+#[inline(never)]
+fn change<A: Family, P: Packet>(packet: &mut P, room: &mut Room<A>, end: End) -> Result<(), DropReason> {
+    let Room { frame, quoted, plan, .. } = room;
+    // The end that the plan's `to` is for is the quoted destination of a packet, the quoted source of an answer.
+    let far = (end == End::Destination) == (plan.handled == Handled::Reply);
+    let to = if far { plan.to } else { plan.source };
+    // Only the backend itself hides behind the frontend; routers on the way to it keep their address.
+    let keeps = end == End::Destination && far && frame.src != quoted.dst;
     rewrite_quote(packet, frame.l4, quoted, end, &to).ok_or(DropReason::RewriteFailed)?;
-    if let Some(addr) = outer {
-        let port = match outer_end {
-            End::Source => frame.src_port,
-            End::Destination => frame.dst_port,
-        };
-        rewrite(packet, frame, outer_end, Target { addr, port }).ok_or(DropReason::RewriteFailed)?;
+    if keeps {
+        return Ok(());
     }
-    Ok(())
+    let (outer, port) = match end {
+        End::Source => (End::Destination, frame.dst_port),
+        End::Destination => (End::Source, frame.src_port),
+    };
+    rewrite(packet, frame, outer, &Target { addr: to.addr, port }).ok_or(DropReason::RewriteFailed)
 }
 
 #[inline(always)]

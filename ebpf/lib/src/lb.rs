@@ -11,7 +11,8 @@ use skep_abi::{
 use crate::{
     conntrack::Target,
     env::{Balancer, Env},
-    frame::Frame,
+    family::Family,
+    room::Room,
 };
 
 pub mod affinity;
@@ -36,7 +37,7 @@ impl<A: Addr> Pick<A> {
 
 /// The row of a frontend: by its address, or else as a node port on an address that has all of the `required` flags.
 #[inline(always)]
-pub fn find<A: Addr, E: Balancer<A>>(
+pub fn lookup<A: Addr, E: Balancer<A>>(
     env: &mut E,
     to: &Target<A>,
     protocol: u8,
@@ -68,60 +69,68 @@ fn is_node_port<A: Addr, E: Balancer<A>>(env: &E, port: Be16) -> bool {
     first != 0 && port.get() >= first && port.get() <= last
 }
 
-/// The row of a frontend for a client outside the cluster; `None`: not a Service, as far as it is concerned.
+/// Finds the row of the frontend that a packet is for; says whether there is one.
+#[inline(never)]
+pub fn find<A: Addr, E: Balancer<A>>(
+    env: &mut E,
+    room: &mut Room<A>,
+    scope: Scope,
+    required: PeerFlags,
+) -> bool {
+    let to = room.frame.destination();
+    match lookup(env, &to, room.frame.protocol, scope, required) {
+        Some(service) => {
+            room.service = service;
+            true
+        }
+        None => false,
+    }
+}
+
+/// Finds the row of a frontend for a client outside the cluster; says whether there is one: without, it is not a Service,
+/// as far as that client is concerned.
 ///
 /// # Errors
 /// [`DropReason::SourceRange`], or [`DropReason::NoService`] when the row has just gone.
 #[inline(always)]
-pub fn find_outside<A: Addr, E: Env<A>>(
-    env: &mut E,
-    frame: &Frame<A>,
-) -> Result<Option<ServiceValue>, DropReason> {
-    let to = frame.destination();
-    let Some(inside) = find(env, &to, frame.protocol, Scope::INSIDE, PeerFlags::HOST) else {
-        return Ok(None);
-    };
-    if !inside.flags.any(ServiceFlags::EXTERNAL) {
-        return Ok(None);
+pub fn find_outside<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<bool, DropReason> {
+    if !find(env, room, Scope::INSIDE, PeerFlags::HOST) || !room.service.flags.any(ServiceFlags::EXTERNAL) {
+        return Ok(false);
     }
-    let mut service = inside;
-    if inside.flags.any(ServiceFlags::SPLIT) {
-        service = env.service(&key_beside(&inside, frame, Scope::OUTSIDE)).ok_or(DropReason::NoService)?;
+    if room.service.flags.any(ServiceFlags::SPLIT.with(ServiceFlags::SOURCE_RANGES)) {
+        refine(env, room)?;
     }
-    admit(env, &service, frame)?;
-    Ok(Some(service))
+    Ok(true)
 }
 
-/// The row of a frontend for backends of this node, for a packet that another node sent here untranslated.
+/// The row that an outside client ends up with, if it may.
+#[inline(never)]
+fn refine<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
+    let Room { frame, service, .. } = &mut *room;
+    if service.flags.any(ServiceFlags::SPLIT) {
+        let addr = if service.flags.any(ServiceFlags::NODE_PORT) { A::default() } else { frame.dst };
+        let key = ServiceKey::new(addr, frame.dst_port, frame.protocol, Scope::OUTSIDE);
+        *service = env.service(&key).ok_or(DropReason::NoService)?;
+    }
+    admit(env, room)
+}
+
+/// Finds the row of a frontend for backends of this node, for a packet that another node sent here untranslated.
 ///
 /// # Errors
 /// [`DropReason::NotOutside`], [`DropReason::SourceRange`].
 #[inline(always)]
-pub fn find_local<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Result<ServiceValue, DropReason> {
-    let to = frame.destination();
-    let service = find(env, &to, frame.protocol, Scope::LOCAL, PeerFlags(0)).ok_or(DropReason::NotOutside)?;
-    if !service.flags.any(ServiceFlags::EXTERNAL) {
+pub fn find_local<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
+    if !find(env, room, Scope::LOCAL, PeerFlags(0)) || !room.service.flags.any(ServiceFlags::EXTERNAL) {
         return Err(DropReason::NotOutside);
     }
-    admit(env, &service, frame)?;
-    Ok(service)
-}
-
-/// The key of another row of the frontend that a packet was found to mean.
-#[inline(always)]
-fn key_beside<A: Addr>(service: &ServiceValue, frame: &Frame<A>, scope: Scope) -> ServiceKey<A> {
-    let addr = if service.flags.any(ServiceFlags::NODE_PORT) { A::default() } else { frame.dst };
-    ServiceKey::new(addr, frame.dst_port, frame.protocol, scope)
+    admit(env, room)
 }
 
 #[inline(always)]
-fn admit<A: Addr, E: Env<A>>(
-    env: &mut E,
-    service: &ServiceValue,
-    frame: &Frame<A>,
-) -> Result<(), DropReason> {
-    if service.flags.any(ServiceFlags::SOURCE_RANGES)
-        && !env.in_source_range(&SourceKey::host(service.set, frame.src))
+fn admit<A: Addr, E: Env<A>>(env: &mut E, room: &Room<A>) -> Result<(), DropReason> {
+    if room.service.flags.any(ServiceFlags::SOURCE_RANGES)
+        && !env.in_source_range(&SourceKey::host(room.service.set, room.frame.src))
     {
         return Err(DropReason::SourceRange);
     }
@@ -153,13 +162,11 @@ pub fn choose<A: Addr, E: Balancer<A>>(
     Some(pick)
 }
 
-/// A backend for a client outside the cluster: by affinity, else by Maglev where the set has a table, else by chance.
-#[inline(always)]
-pub fn choose_outside<A: Addr, E: Env<A>>(
-    env: &mut E,
-    service: &ServiceValue,
-    frame: &Frame<A>,
-) -> Option<Pick<A>> {
+/// Plans a new flow of a client outside the cluster: the backend by affinity, else by Maglev where the set has a table,
+/// else by chance. `false`: there is none.
+#[inline(never)]
+pub fn choose_outside<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> bool {
+    let Room { frame, service, plan, .. } = room;
     let sticky = service.affinity != 0;
     let client = AffinityKey::address(service.set, frame.src);
     let mut found = if sticky { affinity::recall(env, service, &client) } else { None };
@@ -168,14 +175,15 @@ pub fn choose_outside<A: Addr, E: Env<A>>(
         let hash = if sticky { maglev::hash_client(frame.src) } else { maglev::hash_flow(frame) };
         found = maglev::slot(env, service, hash).and_then(|slot| at(env, service, slot.into()));
     }
-    let pick = match found {
-        Some(pick) => pick,
-        None => pick(env, service)?,
-    };
+    if found.is_none() {
+        found = pick(env, service);
+    }
+    let Some(pick) = found else { return false };
     if sticky {
         affinity::remember(env, &client, &pick);
     }
-    Some(pick)
+    plan.begin(pick.target(), service.set);
+    true
 }
 
 /// The backend in a slot.

@@ -4,13 +4,13 @@
 //! programs bind it to contexts, helpers and maps, the tests to byte vectors and hash maps. One source serves both
 //! address families: what differs is in [`family`].
 //!
-//! Map: [`packet`] and [`env`] are the two seams to the outside; [`frame`] is a parsed packet; [`conntrack`], [`lb`] and
+//! Map: [`packet`] and [`env`] are the two seams to the outside; [`frame`] is a parsed packet, [`room`] where it is kept; [`conntrack`], [`lb`] and
 //! [`snat`] are state, [`nat`], [`icmp`], [`arp`], [`ndp`] and [`encap`] rewrite; [`policy`] is where verdicts will come
 //! from; [`flow`] ties them together; [`hooks`] has a function for each place where a program sits; [`sock`] translates
 //! sockets.
 //!
-//! Kernel floor 5.10: only short loops with constant bounds, no fetched atomics. Functions are inlined into the
-//! programs, so that the verifier sees plain code and offsets stay provable.
+//! Kernel floor 5.10: only short loops with constant bounds, no fetched atomics. Small functions are
+//! inlined; the steps of a hook are functions of their own, see [`room`].
 #![no_std]
 
 #[cfg(test)]
@@ -31,6 +31,7 @@ pub mod nat;
 pub mod ndp;
 pub mod packet;
 pub mod policy;
+pub mod room;
 pub mod snat;
 pub mod sock;
 
@@ -42,3 +43,4 @@ pub use family::Family;
 pub use frame::{Content, Frame};
 pub use hooks::Action;
 pub use packet::{ChecksumFix, Packet};
+pub use room::Room;

@@ -38,7 +38,7 @@ pub fn rewrite<A: Family, P: Packet>(
     packet: &mut P,
     frame: &mut Frame<A>,
     end: End,
-    to: Target<A>,
+    to: &Target<A>,
 ) -> Option<()> {
     let (at, from) = match end {
         End::Source => (A::SRC_AT, frame.src),

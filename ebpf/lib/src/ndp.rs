@@ -58,7 +58,7 @@ layout!(LinkOption, size = 8, fields = [head: [u8; 4], tail: [u8; 4]]);
 /// # Errors
 /// [`DropReason::RouterAdvertisement`], [`DropReason::SpoofedNeighbour`], [`DropReason::Malformed`],
 /// [`DropReason::RewriteFailed`].
-#[inline(always)]
+#[inline(never)]
 pub fn from_pod<A: Family, P: Packet>(
     packet: &mut P,
     frame: &Frame<A>,

@@ -4,15 +4,17 @@
 //! has the same, the client's own port stays. Otherwise another port is taken: of the client's own address where replies
 //! pass this node anyway, of the gateway address where they otherwise would not.
 
-use skep_abi::{Addr, Be16, CtFlags, CtKey, CtState, CtValue, DropReason, TcpSeen};
+use skep_abi::{Addr, Be16, CtFlags, CtKey, CtState, DropReason};
 
 use crate::{
-    conntrack::{Target, key_of, side},
+    conntrack::{begin, key_of, side},
     env::Env,
-    frame::{Frame, SCTP},
+    frame::SCTP,
+    room::Room,
 };
 
 /// Under whose address the backend sees a flow.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The client's own.
@@ -26,120 +28,102 @@ const RANDOM_TRIES: u32 = 16;
 /// Tries from this one on also take ports of flows that have just closed; before, these are left to cool down.
 const TRIES_FOR_CLOSED: u32 = 8;
 
-/// Records a translated flow: one entry for packets to the frontend, one for replies of the backend. The result is the
-/// new source, where there is one. The frame is the client's packet, not translated yet.
+/// Records a translated flow: one entry for packets to the frontend, one for replies of the backend. The plan says which
+/// backend, and then has the new source, if there is one. The packet is not translated yet.
 ///
 /// # Errors
 /// [`DropReason::SnatExhausted`], [`DropReason::FlowConflict`], [`DropReason::ConntrackFull`].
 #[inline(always)]
 pub fn establish<A: Addr, E: Env<A>>(
     env: &mut E,
-    frame: &Frame<A>,
-    backend: &Target<A>,
-    set: u32,
+    room: &mut Room<A>,
     source: Source,
-) -> Result<Option<Target<A>>, DropReason> {
-    let mut value = CtValue {
-        last_seen: env.tick(),
-        set,
-        nat_addr: frame.dst,
-        peer_addr: A::default(),
-        nat_port: frame.dst_port,
-        peer_port: Be16::ZERO,
-        original: frame.tcp,
-        reply: TcpSeen::default(),
-        flags: CtFlags::REVNAT,
+) -> Result<(), DropReason> {
+    let Room { frame, plan, flow, .. } = &mut *room;
+    begin(flow, env.tick(), frame.tcp, CtFlags::REVNAT);
+    flow.set = plan.set;
+    (flow.nat_addr, flow.nat_port) = (frame.dst, frame.dst_port);
+    plan.source.port = frame.src_port;
+    let exhausted = match source {
+        Source::Own => {
+            plan.source.addr = frame.src;
+            DropReason::FlowConflict
+        }
+        Source::Gateway => {
+            plan.source.addr = env.gateway();
+            DropReason::SnatExhausted
+        }
     };
-    let claimed = allocate(env, frame, backend, &mut value, source)?;
-    let (key, from_b) = key_of(frame);
-    value.nat_addr = backend.addr;
-    value.nat_port = backend.port;
-    value.flags = side(from_b).with(CtFlags::DNAT);
-    if let Some(source) = claimed {
-        value.peer_addr = source.addr;
-        value.peer_port = source.port;
-        value.flags = value.flags.with(CtFlags::SNAT);
+    if !allocate(env, room, source == Source::Own) {
+        return Err(exhausted);
     }
-    env.insert_flow(&key, &value).ok_or(DropReason::ConntrackFull)?;
-    Ok(claimed)
+    let Room { frame, plan, flow, .. } = &mut *room;
+    let (key, from_b) = key_of(frame);
+    (flow.nat_addr, flow.nat_port) = (plan.to.addr, plan.to.port);
+    flow.flags = side(from_b).with(CtFlags::DNAT);
+    (flow.peer_addr, flow.peer_port) = (A::default(), Be16::ZERO);
+    if plan.new_source {
+        (flow.peer_addr, flow.peer_port) = (plan.source.addr, plan.source.port);
+        flow.flags = flow.flags.with(CtFlags::SNAT);
+    }
+    env.insert_flow(&key, flow).ok_or(DropReason::ConntrackFull)
 }
 
-/// Claims the entry for replies.
+/// Claims the entry for replies: with the client's own port, or with others. `keeps` says that the plan's source is the
+/// client itself.
 #[inline(always)]
-fn allocate<A: Addr, E: Env<A>>(
-    env: &mut E,
-    frame: &Frame<A>,
-    backend: &Target<A>,
-    value: &mut CtValue<A>,
-    source: Source,
-) -> Result<Option<Target<A>>, DropReason> {
-    let (addr, exhausted) = match source {
-        Source::Own => (frame.src, DropReason::FlowConflict),
-        Source::Gateway => (env.gateway(), DropReason::SnatExhausted),
-    };
-    if addr == A::default() {
-        return Err(exhausted);
+fn allocate<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>, keeps: bool) -> bool {
+    if room.plan.source.addr == A::default() {
+        return false;
     }
     let (first, last) = env.nat_ports();
-    let own = frame.src_port.get();
+    let own = room.frame.src_port.get();
     // SCTP's checksum covers the ports, and is not to be had in a program: only the client's own will do.
-    let fixed = frame.protocol == SCTP;
-    let keeps = source == Source::Own;
-    if keeps || fixed || (own >= first && own <= last) {
-        let port = frame.src_port;
-        if claim(env, frame, backend, value, Target { addr, port }, keeps, keeps) {
-            return Ok(if keeps { None } else { Some(Target { addr, port }) });
-        }
+    let fixed = room.frame.protocol == SCTP;
+    room.plan.new_source = !keeps;
+    if (keeps || fixed || (own >= first && own <= last)) && claim(env, room, keeps) {
+        return true;
     }
     if fixed {
-        return Err(exhausted);
+        return false;
     }
-    let span = last.wrapping_sub(first);
+    room.plan.new_source = true;
+    let span = u64::from(last.wrapping_sub(first)) + 1;
     for attempt in 0..RANDOM_TRIES {
-        let offset = ((u64::from(env.random()) * (u64::from(span) + 1)) >> 32) as u16;
-        let port = Be16::new(first.wrapping_add(offset));
-        let closed = attempt >= TRIES_FOR_CLOSED;
-        if claim(env, frame, backend, value, Target { addr, port }, false, closed) {
-            return Ok(Some(Target { addr, port }));
+        let offset = ((u64::from(env.random()) * span) >> 32) as u16;
+        room.plan.source.port = Be16::new(first.wrapping_add(offset));
+        if claim(env, room, attempt >= TRIES_FOR_CLOSED) {
+            return true;
         }
     }
-    Err(exhausted)
+    false
 }
 
-/// Takes the entry that replies to a source would find, unless another flow lives there. `untouched` says that the
-/// source is the client itself; `closed`, that the entry of a closed flow may be taken.
-#[inline(always)]
-fn claim<A: Addr, E: Env<A>>(
-    env: &mut E,
-    frame: &Frame<A>,
-    backend: &Target<A>,
-    value: &mut CtValue<A>,
-    source: Target<A>,
-    untouched: bool,
-    closed: bool,
-) -> bool {
+/// Takes the entry that replies to the plan's source would find, unless another flow lives there. `closed` says that the
+/// entry of a closed flow may be taken.
+#[inline(never)]
+fn claim<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>, closed: bool) -> bool {
+    let Room { frame, plan, flow, .. } = room;
     let (key, from_b) =
-        CtKey::canonical(source.addr, source.port, backend.addr, backend.port, frame.protocol);
-    value.flags = side(from_b).with(CtFlags::REVNAT);
-    if !untouched {
-        value.peer_addr = frame.src;
-        value.peer_port = frame.src_port;
-        value.flags = value.flags.with(CtFlags::SNAT);
+        CtKey::canonical(plan.source.addr, plan.source.port, plan.to.addr, plan.to.port, frame.protocol);
+    flow.flags = side(from_b).with(CtFlags::REVNAT);
+    if plan.new_source {
+        (flow.peer_addr, flow.peer_port) = (frame.src, frame.src_port);
+        flow.flags = flow.flags.with(CtFlags::SNAT);
     }
     match env.flow(&key) {
-        None => env.claim_flow(&key, value).is_some(),
+        None => env.claim_flow(&key, flow).is_some(),
         Some(old) => {
             let same = old.flags.any(CtFlags::REVNAT)
-                && old.nat_port == value.nat_port
-                && old.peer_port == value.peer_port
-                && old.nat_addr == value.nat_addr
-                && old.peer_addr == value.peer_addr;
+                && old.nat_port == flow.nat_port
+                && old.peer_port == flow.peer_port
+                && old.nat_addr == flow.nat_addr
+                && old.peer_addr == flow.peer_addr;
             let over = closed && CtState::of(old.original, old.reply) == CtState::Closed;
-            if !same && !over {
-                return false;
+            if same || over {
+                *old = *flow;
             }
-            *old = *value;
-            true
+            same || over
         }
     }
 }

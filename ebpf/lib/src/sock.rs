@@ -41,7 +41,7 @@ pub fn outgoing<A: Addr, E: SockEnv<A>>(
 ) -> SockVerdict<A> {
     let cookie = caller.cookie;
     let to = Target { addr, port };
-    let Some(service) = lb::find(env, &to, protocol, Scope::INSIDE, PeerFlags(0)) else {
+    let Some(service) = lb::lookup(env, &to, protocol, Scope::INSIDE, PeerFlags(0)) else {
         return SockVerdict::Pass;
     };
     let front = SockKey::new(cookie, addr, port, protocol);

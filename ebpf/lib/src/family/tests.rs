@@ -8,7 +8,7 @@ use skep_abi::{Be16, V4, V6};
 use super::*;
 use crate::{
     conntrack::Target,
-    fake::{FakePacket, Numbered, echo, is_sound, tcp, udp},
+    fake::{FakePacket, Numbered, echo, is_sound, parsed, tcp, udp},
     nat::{End, rewrite},
 };
 
@@ -49,9 +49,9 @@ fn ports_are_found_behind_extension_headers() {
         std::vec![(0, options(2)), (60, options(1))],
         std::vec![(0, options(0)), (43, std::vec![0, 0, 0, 0, 0, 0, 0]), (60, options(3)), (60, options(0))],
     ] {
-        let frame = V6::parse(&extend(datagram(), &headers)).unwrap();
+        let frame = parsed::<V6>(&extend(datagram(), &headers)).unwrap();
         assert_eq!((frame.protocol, frame.src_port.get(), frame.dst_port.get()), (UDP, 4000, 53));
-        assert_eq!((frame.content, frame.fragment), (Content::Ports, None));
+        assert_eq!((frame.content, frame.is_fragment), (Content::Ports, false));
     }
 }
 
@@ -61,39 +61,39 @@ fn a_packet_on_a_detour_or_with_too_many_headers_is_refused() {
         datagram(),
         &[(43, std::vec![2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])],
     );
-    assert_eq!(V6::parse(&detour), Err(DropReason::ExtensionHeaders));
+    assert_eq!(parsed::<V6>(&detour), Err(DropReason::ExtensionHeaders));
     let many: Vec<_> = (0..5).map(|_| (60, options(0))).collect();
-    assert_eq!(V6::parse(&extend(datagram(), &many)), Err(DropReason::ExtensionHeaders));
+    assert_eq!(parsed::<V6>(&extend(datagram(), &many)), Err(DropReason::ExtensionHeaders));
     let long = extend(datagram(), &[(0, options(40))]);
-    assert_eq!(V6::parse(&long), Err(DropReason::ExtensionHeaders));
+    assert_eq!(parsed::<V6>(&long), Err(DropReason::ExtensionHeaders));
     let mut cut = extend(datagram(), &[(0, options(4))]);
     cut.0.truncate(60);
-    assert_eq!(V6::parse(&cut), Err(DropReason::Malformed));
+    assert_eq!(parsed::<V6>(&cut), Err(DropReason::Malformed));
 }
 
 #[test]
 fn fragments_of_ipv6_are_told_apart() {
-    let first = V6::parse(&extend(datagram(), &[(44, fragment(0, true))])).unwrap();
+    let first = parsed::<V6>(&extend(datagram(), &[(44, fragment(0, true))])).unwrap();
     assert_eq!((first.content, first.dst_port.get()), (Content::Ports, 53));
-    let id = first.fragment.unwrap();
-    let later = V6::parse(&extend(datagram(), &[(44, fragment(100, false))])).unwrap();
-    assert_eq!((later.content, later.fragment), (Content::Fragment, Some(id)));
-    assert_eq!(first.fragment_key(id), later.fragment_key(id));
-    let whole = V6::parse(&extend(datagram(), &[(44, fragment(0, false))])).unwrap();
-    assert_eq!((whole.content, whole.fragment), (Content::Ports, None));
+    assert!(first.is_fragment);
+    let later = parsed::<V6>(&extend(datagram(), &[(44, fragment(100, false))])).unwrap();
+    assert_eq!((later.content, later.is_fragment), (Content::Fragment, true));
+    assert_eq!(first.fragment_key(), later.fragment_key());
+    let whole = parsed::<V6>(&extend(datagram(), &[(44, fragment(0, false))])).unwrap();
+    assert_eq!((whole.content, whole.is_fragment), (Content::Ports, false));
 }
 
 #[test]
 fn sctp_has_ports_that_cannot_change() {
     let mut packet = udp((V4::numbered(1, 1), 36_412), (V4::numbered(1, 2), 36_412));
     packet.0[23] = SCTP;
-    let mut frame = V4::parse(&packet).unwrap();
+    let mut frame = parsed::<V4>(&packet).unwrap();
     assert_eq!((frame.content, frame.dst_port.get()), (Content::Ports, 36_412));
     let before = packet.clone();
     let to = |port| Target { addr: V4::numbered(1, 9), port: Be16::new(port) };
-    rewrite(&mut packet, &mut frame, End::Destination, to(36_412)).unwrap();
+    rewrite(&mut packet, &mut frame, End::Destination, &to(36_412)).unwrap();
     assert_eq!(packet.0[34..], before.0[34..], "what SCTP's checksum covers stays");
-    assert_eq!(rewrite(&mut packet, &mut frame, End::Destination, to(1)), None);
+    assert_eq!(rewrite(&mut packet, &mut frame, End::Destination, &to(1)), None);
 }
 
 fn rewritten_packets_are_sound<A: Numbered>(kind: u8, steps: &[(bool, u8, u16)], extended: bool) {
@@ -106,18 +106,18 @@ fn rewritten_packets_are_sound<A: Numbered>(kind: u8, steps: &[(bool, u8, u16)],
     if extended && A::BITS == 128 {
         packet = extend(packet, &[(0, options(1)), (60, options(0))]);
     }
-    let mut frame = A::parse(&packet).unwrap();
+    let mut frame = parsed::<A>(&packet).unwrap();
     for (source, number, port) in steps {
         let end = if *source { End::Source } else { End::Destination };
         rewrite(
             &mut packet,
             &mut frame,
             end,
-            Target { addr: A::numbered(9, *number), port: Be16::new(*port) },
+            &Target { addr: A::numbered(9, *number), port: Be16::new(*port) },
         )
         .unwrap();
         assert!(is_sound::<A>(&packet), "incremental and full checksum differ");
-        let read = A::parse(&packet).unwrap();
+        let read = parsed::<A>(&packet).unwrap();
         assert_eq!((read.src, read.dst), (frame.src, frame.dst));
         if kind < 2 {
             assert_eq!((read.src_port, read.dst_port), (frame.src_port, frame.dst_port));
@@ -145,7 +145,7 @@ proptest! {
         let mut bytes = bytes;
         bytes[14] = 0x60;
         bytes[20] = next;
-        if let Ok(frame) = V6::parse(&FakePacket(bytes)) {
+        if let Ok(frame) = parsed::<V6>(&FakePacket(bytes)) {
             prop_assert!(frame.l4 <= 256);
         }
     }

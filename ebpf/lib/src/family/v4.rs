@@ -54,35 +54,34 @@ impl Family for V4 {
     const ECHO_REPLY: u8 = 0;
     const HEADER_LEN: u32 = 20;
 
-    #[inline(always)]
-    fn parse<P: Packet>(packet: &P) -> Result<Frame<Self>, DropReason> {
+    #[inline(never)]
+    fn parse<P: Packet>(packet: &P, frame: &mut Frame<Self>) -> Result<(), DropReason> {
         let header: Ipv4Header = packet.read(ETH_LEN).ok_or(DropReason::Malformed)?;
         let words = u32::from(header.version_ihl & 0xf);
         if header.version_ihl >> 4 != 4 || words < 5 {
             return Err(DropReason::Malformed);
         }
         let fragment = header.fragment.get();
-        let l4 = ETH_LEN + words * 4;
-        let mut frame = Frame::new(header.src, header.dst, header.protocol, l4);
+        *frame = Frame::new(header.src, header.dst, header.protocol, ETH_LEN + words * 4);
         if fragment & (FRAGMENT_OFFSET | MORE_FRAGMENTS) != 0 {
-            frame.fragment = Some(u32::from(header.id.raw()));
+            frame.is_fragment = true;
+            frame.id = u32::from(header.id.raw());
         }
         if fragment & FRAGMENT_OFFSET != 0 {
             frame.content = Content::Fragment;
-            return Ok(frame);
+            return Ok(());
         }
-        parse_l4(packet, &mut frame).ok_or(DropReason::Malformed)?;
-        Ok(frame)
+        parse_l4(packet, frame).ok_or(DropReason::Malformed)
     }
 
     #[inline(always)]
-    fn parse_quoted<P: Packet>(packet: &P, at: u32) -> Option<Frame<Self>> {
+    fn parse_quoted<P: Packet>(packet: &P, at: u32, frame: &mut Frame<Self>) -> Option<()> {
         let header: Ipv4Header = packet.read(at)?;
         if header.version_ihl != 0x45 || header.fragment.get() & FRAGMENT_OFFSET != 0 {
             return None;
         }
-        let l4 = at + Self::HEADER_LEN;
-        quoted_l4(packet, header.src, header.dst, header.protocol, l4)
+        *frame = Frame::new(header.src, header.dst, header.protocol, at + Self::HEADER_LEN);
+        quoted_l4(packet, frame)
     }
 
     #[inline(always)]

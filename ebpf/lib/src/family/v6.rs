@@ -72,27 +72,27 @@ impl Family for V6 {
     const ECHO_REPLY: u8 = 129;
     const HEADER_LEN: u32 = 40;
 
-    #[inline(always)]
-    fn parse<P: Packet>(packet: &P) -> Result<Frame<Self>, DropReason> {
+    #[inline(never)]
+    fn parse<P: Packet>(packet: &P, frame: &mut Frame<Self>) -> Result<(), DropReason> {
         let header: Ipv6Header = packet.read(ETH_LEN).ok_or(DropReason::Malformed)?;
         if header.version[0] >> 4 != 6 {
             return Err(DropReason::Malformed);
         }
-        let mut frame = Frame::new(header.src, header.dst, header.next, ETH_LEN + Self::HEADER_LEN);
+        *frame = Frame::new(header.src, header.dst, header.next, ETH_LEN + Self::HEADER_LEN);
         if is_extension(frame.protocol) {
-            walk(packet, &mut frame)?;
+            walk(packet, frame)?;
             if frame.content == Content::Fragment {
-                return Ok(frame);
+                return Ok(());
             }
         }
-        parse_l4(packet, &mut frame).ok_or(DropReason::Malformed)?;
-        Ok(frame)
+        parse_l4(packet, frame).ok_or(DropReason::Malformed)
     }
 
     #[inline(always)]
-    fn parse_quoted<P: Packet>(packet: &P, at: u32) -> Option<Frame<Self>> {
+    fn parse_quoted<P: Packet>(packet: &P, at: u32, frame: &mut Frame<Self>) -> Option<()> {
         let header: Ipv6Header = packet.read(at)?;
-        quoted_l4(packet, header.src, header.dst, header.next, at + Self::HEADER_LEN)
+        *frame = Frame::new(header.src, header.dst, header.next, at + Self::HEADER_LEN);
+        quoted_l4(packet, frame)
     }
 
     #[inline(always)]
@@ -112,7 +112,7 @@ const fn is_extension(next: u8) -> bool {
 }
 
 /// Finds L4 behind the extension headers.
-#[inline(always)]
+#[inline(never)]
 fn walk<P: Packet>(packet: &P, frame: &mut Frame<V6>) -> Result<(), DropReason> {
     for _ in 0..MAX_EXTENSIONS {
         let extension: Extension = packet.read(frame.l4).ok_or(DropReason::Malformed)?;
@@ -121,7 +121,8 @@ fn walk<P: Packet>(packet: &P, frame: &mut Frame<V6>) -> Result<(), DropReason> 
         if frame.protocol == FRAGMENT {
             length = 8;
             if field & (FRAGMENT_OFFSET | MORE_FRAGMENTS) != 0 {
-                frame.fragment = Some(extension.id);
+                frame.is_fragment = true;
+                frame.id = extension.id;
             }
             if field & FRAGMENT_OFFSET != 0 {
                 frame.content = Content::Fragment;

@@ -6,8 +6,10 @@ use skep_abi::{CtState, DropReason, V4, V6, conntrack::TcpSeen};
 use super::{Handled, Sender, handle};
 use crate::{
     conntrack::key_of,
-    fake::{FakeEnv, FakePacket, Numbered, build, echo, is_sound, tcp, udp},
+    fake::{FakeEnv, FakePacket, Numbered, build, echo, is_sound, parsed, quoted, tcp, udp},
+    family::Family,
     frame::Frame,
+    room::Room,
 };
 
 const FIN: u8 = 1;
@@ -35,15 +37,17 @@ impl<A: Numbered> World<A> {
     }
 
     fn pass(&mut self, packet: &mut FakePacket) -> Result<(Handled, Frame<A>), DropReason> {
-        let mut frame = A::parse(packet)?;
-        let handled = handle(&mut self.env, packet, &mut frame, Sender::Host)?;
+        let mut room = Room::new();
+        A::parse(packet, &mut room.frame)?;
+        handle(&mut self.env, packet, &mut room, Sender::Host)?;
         assert!(is_sound::<A>(packet), "a checksum is wrong");
-        assert_eq!(A::parse(packet).map(|read| (read.src, read.dst)), Ok((frame.src, frame.dst)));
-        Ok((handled, frame))
+        let frame = room.frame;
+        assert_eq!(parsed::<A>(packet).map(|read| (read.src, read.dst)), Ok((frame.src, frame.dst)));
+        Ok((room.plan.handled, frame))
     }
 
     fn state(&mut self, from: (A, u16), to: (A, u16)) -> CtState {
-        let frame = A::parse(&tcp(from, to, ACK)).unwrap();
+        let frame = parsed::<A>(&tcp(from, to, ACK)).unwrap();
         let value = self.env.flows[&key_of(&frame).0];
         CtState::of(value.original, value.reply)
     }
@@ -240,16 +244,16 @@ fn errors_follow_the_flow_they_quote<A: Numbered>() {
     let mut refused = unreachable(backend.0, client.0, &sent);
     let (handled, frame) = world.pass(&mut refused).unwrap();
     assert_eq!((handled, frame.src), (Handled::Reply, frontend.0));
-    let quoted = A::parse_quoted(&refused, frame.l4 + 8).unwrap();
-    assert_eq!((quoted.dst, quoted.dst_port.get()), frontend);
+    let about = quoted::<A>(&refused);
+    assert_eq!((about.dst, about.dst_port.get()), frontend);
     // The client refuses an answer: the backend must read of itself.
     let mut answer = udp(backend, client);
     world.pass(&mut answer).unwrap();
     let mut refused = unreachable(client.0, frontend.0, &answer);
     let (_, frame) = world.pass(&mut refused).unwrap();
     assert_eq!(frame.dst, backend.0);
-    let quoted = A::parse_quoted(&refused, frame.l4 + 8).unwrap();
-    assert_eq!((quoted.src, quoted.src_port.get()), backend);
+    let about = quoted::<A>(&refused);
+    assert_eq!((about.src, about.src_port.get()), backend);
 }
 
 #[test]
@@ -279,8 +283,9 @@ fn later_fragments_follow_the_first_and_strangers_are_refused() {
         packet
     };
     let handle_one = |world: &mut World<V4>, mut packet: FakePacket| {
-        let mut frame = <V4 as crate::Family>::parse(&packet).unwrap();
-        handle(&mut world.env, &mut packet, &mut frame, Sender::Host).map(|_| (frame, packet))
+        let mut room = Room::new();
+        V4::parse(&packet, &mut room.frame).unwrap();
+        handle(&mut world.env, &mut packet, &mut room, Sender::Host).map(|()| (room.frame, packet))
     };
     assert_eq!(handle_one(&mut world, fragment(1)).map(drop), Err(DropReason::FragmentUnknown));
     let (first, _) = handle_one(&mut world, fragment(0x2000)).unwrap();
@@ -329,12 +334,14 @@ proptest! {
         }
         let mut packet = FakePacket(bytes);
         let mut v4 = World::<V4>::new();
-        if let Ok(mut frame) = <V4 as crate::Family>::parse(&packet) {
-            let _any = handle(&mut v4.env, &mut packet, &mut frame, Sender::Host);
+        let mut room = Room::new();
+        if V4::parse(&packet, &mut room.frame).is_ok() {
+            let _any = handle(&mut v4.env, &mut packet, &mut room, Sender::Host);
         }
         let mut v6 = World::<V6>::new();
-        if let Ok(mut frame) = <V6 as crate::Family>::parse(&packet) {
-            let _any = handle(&mut v6.env, &mut packet, &mut frame, Sender::Host);
+        let mut room = Room::new();
+        if V6::parse(&packet, &mut room.frame).is_ok() {
+            let _any = handle(&mut v6.env, &mut packet, &mut room, Sender::Host);
         }
     }
 }
@@ -342,6 +349,6 @@ proptest! {
 #[test]
 fn tcp_flags_are_read_as_seen() {
     let packet = tcp((V4::numbered(1, 1), 1), (V4::numbered(1, 2), 2), SYN | ACK);
-    let frame = <V4 as crate::Family>::parse(&packet).unwrap();
+    let frame = parsed::<V4>(&packet).unwrap();
     assert!(frame.tcp.any(TcpSeen::SYN) && !frame.tcp.any(TcpSeen::MORE) && !frame.opens);
 }

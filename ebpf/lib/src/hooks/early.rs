@@ -15,6 +15,7 @@ use crate::{
     flow::{Fresh, apply, commit},
     frame::Content,
     packet::Packet,
+    room::Room,
 };
 
 /// A packet from the network. [`Action::Tunnel`] and [`Action::TunnelOutside`] are for the program to carry out,
@@ -27,36 +28,47 @@ use crate::{
 pub fn xdp<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
+    room: &mut Room<A>,
     way: impl FnOnce(V6) -> bool,
-) -> Result<Action, DropReason> {
-    let Ok(mut frame) = A::parse(packet) else { return Ok(Action::Pass) };
-    if frame.content != Content::Ports || frame.fragment.is_some() {
-        return Ok(Action::Pass);
+) -> Result<(), DropReason> {
+    room.action = Action::Pass;
+    if A::parse(packet, &mut room.frame).is_err() {
+        return Ok(());
     }
-    let Some((mut plan, action)) = decide(env, &mut frame)? else { return Ok(Action::Pass) };
-    let elsewhere = match action {
+    if room.frame.content != Content::Ports || room.frame.is_fragment || !decide(env, room)? {
+        return Ok(());
+    }
+    match room.action {
         Action::Tunnel(node) | Action::TunnelOutside(node) => {
             if !way(node) {
-                return Ok(Action::Pass);
+                room.action = Action::Pass;
+                return Ok(());
             }
-            true
+            commit(env, room, source_for(&room.action))?;
+            apply(env, packet, room)
         }
-        _ => false,
-    };
-    if elsewhere || plan.fresh != Fresh::Known {
-        commit(env, &frame, &mut plan, source_for(&action))?;
+        _ => {
+            leave(env, room)?;
+            room.action = Action::Pass;
+            Ok(())
+        }
     }
-    if elsewhere {
-        apply(env, packet, &mut frame, &plan)?;
-        return Ok(action);
+}
+
+/// Records what was decided about a packet, without doing it.
+#[inline(always)]
+fn leave<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
+    if room.plan.fresh != Fresh::Known {
+        commit(env, room, source_for(&room.action))?;
     }
-    if plan.closes {
+    if room.plan.closes {
         // The classifier will not notice any more.
-        if let Some(source) = plan.source {
-            (frame.src, frame.src_port) = (source.addr, source.port);
+        let Room { frame, plan, .. } = &mut *room;
+        if plan.new_source {
+            (frame.src, frame.src_port) = (plan.source.addr, plan.source.port);
         }
         (frame.dst, frame.dst_port) = (plan.to.addr, plan.to.port);
-        conntrack::mirror(env, &frame);
+        conntrack::mirror(env, room);
     }
-    Ok(Action::Pass)
+    Ok(())
 }

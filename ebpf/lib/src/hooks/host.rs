@@ -2,12 +2,13 @@
 
 use skep_abi::DropReason;
 
-use super::{Action, check_own_source, route};
+use super::{Action, check_own_source, route_frame};
 use crate::{
     env::Env,
     family::Family,
     flow::{Sender, handle},
     packet::Packet,
+    room::Room,
 };
 
 /// A packet of this node's processes to a Service or to a pod of another node.
@@ -15,17 +16,22 @@ use crate::{
 /// # Errors
 /// Why the packet must be dropped.
 #[inline(always)]
-pub fn from_host<A: Family, P: Packet, E: Env<A>>(env: &mut E, packet: &mut P) -> Result<Action, DropReason> {
-    let mut frame = A::parse(packet)?;
-    if frame.dst.is_group() {
+pub fn from_host<A: Family, P: Packet, E: Env<A>>(
+    env: &mut E,
+    packet: &mut P,
+    room: &mut Room<A>,
+) -> Result<(), DropReason> {
+    A::parse(packet, &mut room.frame)?;
+    if room.frame.dst.is_group() {
         return Err(DropReason::GroupDestination);
     }
-    check_own_source(env, frame.src)?;
-    let _handled = handle(env, packet, &mut frame, Sender::Host)?;
-    match route(env, frame.dst)? {
+    check_own_source(env, room.frame.src)?;
+    handle(env, packet, room, Sender::Host)?;
+    route_frame(env, room)?;
+    match room.action {
         // A backend on this very node: its answer would not pass here on the way back.
         Action::HostIngress => Err(DropReason::Hairpin),
         Action::World => Err(DropReason::NoRoute),
-        action => Ok(action),
+        _ => Ok(()),
     }
 }

@@ -1,15 +1,16 @@
 //! The tunnel device.
 
-use skep_abi::{DropReason, Peer, PeerFlags, V6, VNI_CLUSTER, VNI_WORLD};
+use skep_abi::{DropReason, PeerFlags, V6, VNI_CLUSTER, VNI_WORLD};
 
-use super::{Action, check_own_source, is_outside, route};
+use super::{Action, check_own_source, is_outside, route, route_frame};
 use crate::{
     env::Env,
     family::Family,
-    flow::{Handled, Plan, Sender, apply, commit, follow, fragments, handle},
-    frame::{Content, Frame},
+    flow::{Handled, Sender, apply, commit, follow, fragments, handle},
+    frame::Content,
     icmp, lb,
     packet::Packet,
+    room::Room,
     snat::Source,
 };
 
@@ -21,10 +22,12 @@ use crate::{
 pub fn from_overlay<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
-    outer: V6,
+    room: &mut Room<A>,
+    outer: &V6,
     vni: u32,
-) -> Result<Action, DropReason> {
-    let mut frame = A::parse(packet)?;
+) -> Result<(), DropReason> {
+    A::parse(packet, &mut room.frame)?;
+    let frame = &room.frame;
     if frame.dst.is_loopback() || frame.src.is_loopback() {
         return Err(DropReason::Martian);
     }
@@ -35,8 +38,8 @@ pub fn from_overlay<A: Family, P: Packet, E: Env<A>>(
         return Err(DropReason::SpoofedNeighbour);
     }
     match vni {
-        VNI_CLUSTER => from_peer(env, packet, &mut frame, outer),
-        VNI_WORLD => from_outside(env, packet, &mut frame, outer),
+        VNI_CLUSTER => from_peer(env, packet, room, outer),
+        VNI_WORLD => from_outside(env, packet, room, outer),
         _ => Err(DropReason::UnknownVni),
     }
 }
@@ -46,69 +49,72 @@ pub fn from_overlay<A: Family, P: Packet, E: Env<A>>(
 fn from_peer<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
-    frame: &mut Frame<A>,
-    outer: V6,
-) -> Result<Action, DropReason> {
-    check_tunnel_source(env.peer(frame.src), outer)?;
-    let handled = handle(env, packet, frame, Sender::Other)?;
-    match route(env, frame.dst) {
-        Ok(action @ (Action::Deliver(_) | Action::HostIngress)) => Ok(action),
+    room: &mut Room<A>,
+    outer: &V6,
+) -> Result<(), DropReason> {
+    check_tunnel_source(env, room, outer)?;
+    handle(env, packet, room, Sender::Other)?;
+    route_frame(env, room)?;
+    match room.action {
+        Action::Deliver(_) | Action::HostIngress => Ok(()),
         // The answer of a backend to a client that is not on this node: this node stood in for it.
-        Ok(action) if handled == Handled::Reply => Ok(action),
+        _ if room.plan.handled == Handled::Reply => Ok(()),
         // A complaint about such an answer goes back to the backend.
-        Ok(action) if handled == Handled::Translated && frame.content == Content::Error => Ok(action),
-        Ok(_) => Err(DropReason::NotForThisNode),
-        Err(reason) => Err(reason),
+        _ if room.plan.handled == Handled::Translated && room.frame.content == Content::Error => Ok(()),
+        _ => Err(DropReason::NotForThisNode),
     }
 }
 
-#[inline(always)]
-fn check_tunnel_source(peer: Option<Peer>, outer: V6) -> Result<(), DropReason> {
-    let peer = peer.ok_or(DropReason::PeerUnknown)?;
+#[inline(never)]
+fn check_tunnel_source<A: Family, E: Env<A>>(
+    env: &mut E,
+    room: &Room<A>,
+    outer: &V6,
+) -> Result<(), DropReason> {
+    let peer = env.peer(room.frame.src).ok_or(DropReason::PeerUnknown)?;
     let remote = peer.flags.any(PeerFlags::REMOTE_NODE.with(PeerFlags::REMOTE_PODS));
-    if remote && peer.node == outer { Ok(()) } else { Err(DropReason::TunnelSpoofed) }
+    if remote && peer.node == *outer { Ok(()) } else { Err(DropReason::TunnelSpoofed) }
 }
 
 /// From a client outside the cluster, sent on by the node it came to: one of our own endpoints answers it directly.
-#[inline(always)]
+#[inline(never)]
 fn from_outside<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
-    frame: &mut Frame<A>,
-    outer: V6,
-) -> Result<Action, DropReason> {
-    let node = env.underlay(outer).ok_or(DropReason::TunnelSpoofed)?;
-    if !node.flags.any(PeerFlags::REMOTE_NODE) || node.node != outer {
+    room: &mut Room<A>,
+    outer: &V6,
+) -> Result<(), DropReason> {
+    let node = env.underlay(*outer).ok_or(DropReason::TunnelSpoofed)?;
+    if !node.flags.any(PeerFlags::REMOTE_NODE) || node.node != *outer {
         return Err(DropReason::TunnelSpoofed);
     }
-    if !is_outside(env, frame.src) {
+    if !is_outside(env, room) {
         return Err(DropReason::NotOutside);
     }
-    if frame.content == Content::Error {
-        let handled = icmp::translate(env, packet, frame, Sender::Other)?;
-        return here(route(env, frame.dst)?, handled);
+    if room.frame.content == Content::Error {
+        icmp::translate(env, packet, room, Sender::Other)?;
+        route_frame(env, room)?;
+        return check_here(room);
     }
-    fragments(env, frame)?;
-    let mut plan = match follow(env, frame) {
-        Some(plan) => plan,
-        None => {
-            let service = lb::find_local(env, frame)?;
-            let pick = lb::choose_outside(env, &service, frame).ok_or_else(|| lb::why_empty(&service))?;
-            Plan::first(pick.target(), service.set)
+    fragments(env, room)?;
+    if !follow(env, room) {
+        lb::find_local(env, room)?;
+        if !lb::choose_outside(env, room) {
+            return Err(lb::why_empty(&room.service));
         }
-    };
-    let action = here(route(env, plan.to.addr)?, plan.handled)?;
-    commit(env, frame, &mut plan, Source::Own)?;
-    apply(env, packet, frame, &plan)?;
-    Ok(action)
+    }
+    route(env, room)?;
+    check_here(room)?;
+    commit(env, room, Source::Own)?;
+    apply(env, packet, room)
 }
 
 /// What is sent on from another node is for a backend of this one.
 #[inline(always)]
-fn here(action: Action, handled: Handled) -> Result<Action, DropReason> {
-    match action {
-        _ if handled != Handled::Translated => Err(DropReason::NotOutside),
-        Action::Deliver(_) | Action::HostIngress => Ok(action),
+fn check_here<A: Family>(room: &Room<A>) -> Result<(), DropReason> {
+    match room.action {
+        _ if room.plan.handled != Handled::Translated => Err(DropReason::NotOutside),
+        Action::Deliver(_) | Action::HostIngress => Ok(()),
         _ => Err(DropReason::NotForThisNode),
     }
 }
@@ -121,13 +127,14 @@ fn here(action: Action, handled: Handled) -> Result<Action, DropReason> {
 pub fn to_overlay<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
-) -> Result<Action, DropReason> {
-    let mut frame = A::parse(packet)?;
-    check_own_source(env, frame.src)?;
-    let _handled = handle(env, packet, &mut frame, Sender::Other)?;
-    match route(env, frame.dst) {
-        Ok(action @ Action::Tunnel(_)) => Ok(action),
-        Err(reason) => Err(reason),
-        Ok(_) => Err(DropReason::NotForThisNode),
+    room: &mut Room<A>,
+) -> Result<(), DropReason> {
+    A::parse(packet, &mut room.frame)?;
+    check_own_source(env, room.frame.src)?;
+    handle(env, packet, room, Sender::Other)?;
+    route_frame(env, room)?;
+    match room.action {
+        Action::Tunnel(_) => Ok(()),
+        _ => Err(DropReason::NotForThisNode),
     }
 }

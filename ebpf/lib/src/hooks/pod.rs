@@ -2,7 +2,7 @@
 
 use skep_abi::{DropReason, Endpoint, Mac, PeerFlags};
 
-use super::{Action, is_inside, route};
+use super::{Action, is_inside, route_frame};
 use crate::{
     env::Env,
     family::Family,
@@ -10,6 +10,7 @@ use crate::{
     frame::{Content, Frame, UDP},
     ndp,
     packet::{EthHeader, Packet},
+    room::Room,
 };
 
 const DHCP_SERVER_PORT: u16 = 67;
@@ -23,25 +24,29 @@ const DHCP6_SERVER_PORT: u16 = 547;
 pub fn from_pod<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
+    room: &mut Room<A>,
     ifindex: u32,
-) -> Result<Action, DropReason> {
-    let mut frame = A::parse(packet)?;
+) -> Result<(), DropReason> {
+    A::parse(packet, &mut room.frame)?;
+    let frame = &room.frame;
     let header: EthHeader = packet.read(0).ok_or(DropReason::Malformed)?;
     // What a stack says by itself on every link it has (RFC 4861, 3810): nobody here listens, and nobody cheats.
     if A::BITS == 128 && frame.dst.is_group() && frame.src.is_link_scoped() {
         return Err(DropReason::GroupDestination);
     }
-    let sender = check_sender(env, &frame, header.src, ifindex)?;
-    if frame.content == Content::Neighbour {
-        return ndp::from_pod(packet, &frame, &sender);
+    let sender = check_sender(env, frame, header.src, ifindex)?;
+    if A::BITS == 128 && frame.content == Content::Neighbour {
+        room.action = ndp::from_pod(packet, frame, &sender)?;
+        return Ok(());
     }
-    check_content(&frame)?;
-    let handled = handle(env, packet, &mut frame, Sender::Pod)?;
-    match route(env, frame.dst)? {
-        // The stack takes it from here, unless its source is a frontend, which the stack would look for elsewhere.
-        Action::HostIngress if handled != Handled::Reply => Ok(Action::Pass),
-        action => Ok(action),
+    check_content(frame)?;
+    handle(env, packet, room, Sender::Pod)?;
+    route_frame(env, room)?;
+    // The stack takes it from here, unless its source is a frontend, which the stack would look for elsewhere.
+    if room.action == Action::HostIngress && room.plan.handled != Handled::Reply {
+        room.action = Action::Pass;
     }
+    Ok(())
 }
 
 #[inline(always)]
@@ -85,10 +90,13 @@ fn check_content<A: Family>(frame: &Frame<A>) -> Result<(), DropReason> {
 pub fn to_pod<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
+    room: &mut Room<A>,
     ifindex: u32,
     came_in: bool,
-) -> Result<Action, DropReason> {
-    let mut frame = A::parse(packet)?;
+) -> Result<(), DropReason> {
+    A::parse(packet, &mut room.frame)?;
+    room.action = Action::Pass;
+    let frame = &room.frame;
     if frame.src.is_loopback() || frame.dst.is_loopback() {
         return Err(DropReason::Martian);
     }
@@ -101,11 +109,11 @@ pub fn to_pod<A: Family, P: Packet, E: Env<A>>(
     check_stack_source(env, frame.src, came_in)?;
     if frame.content == Content::Neighbour {
         // The node asks whether its pod is there; nobody else's question gets this far.
-        return if came_in { Err(DropReason::SpoofedNeighbour) } else { Ok(Action::Pass) };
+        return if came_in { Err(DropReason::SpoofedNeighbour) } else { Ok(()) };
     }
-    let handled = handle(env, packet, &mut frame, Sender::Other)?;
-    match handled {
-        Handled::Plain | Handled::Reply => Ok(Action::Pass),
+    handle(env, packet, room, Sender::Other)?;
+    match room.plan.handled {
+        Handled::Plain | Handled::Reply => Ok(()),
         // It was on its way to a pod, and is no longer.
         Handled::Translated | Handled::Forwarded => Err(DropReason::NoEndpoint),
     }

@@ -4,8 +4,17 @@ mod outside;
 
 use skep_abi::{DropReason, Mac, PeerFlags, V4, V6};
 
-use super::{Action, from_host, from_overlay, from_pod, to_overlay, to_pod};
+use super::Action;
 use crate::fake::{FakeEnv, FakePacket, Numbered, pod_mac, tcp, udp};
+
+/// Runs a hook in an empty room.
+macro_rules! run {
+    ($hook:ident::<$a:ty>($env:expr, $packet:expr $(, $more:expr)*)) => {{
+        let mut room = $crate::Room::<$a>::new();
+        $crate::hooks::$hook($env, $packet, &mut room $(, $more)*).map(|()| room.action)
+    }};
+}
+pub(super) use run;
 
 const NODE: V4 = V4::new([10, 89, 0, 11]);
 const OTHER: V4 = V4::new([10, 89, 0, 12]);
@@ -40,7 +49,7 @@ fn sent_by(mac: Mac, mut packet: FakePacket) -> FakePacket {
 
 fn leave(src: V4, dst: V4) -> Result<Action, DropReason> {
     let mut packet = sent_by(pod_mac(5), tcp((src, 1000), (dst, 80), 2));
-    from_pod::<V4, _, _>(&mut env(), &mut packet, 5)
+    run!(from_pod::<V4>(&mut env(), &mut packet, 5))
 }
 
 #[test]
@@ -62,9 +71,9 @@ fn a_pod_cannot_send_for_another_nor_where_nobody_is() {
     assert_eq!(leave(pod(5), V4::new([127, 0, 0, 1])), Err(DropReason::Martian));
     assert_eq!(leave(pod(5), V4::new([224, 0, 0, 1])), Err(DropReason::GroupDestination));
     let mut stolen = sent_by(pod_mac(6), tcp((pod(5), 1), (pod(6), 2), 2));
-    assert_eq!(from_pod::<V4, _, _>(&mut env(), &mut stolen, 5), Err(DropReason::SpoofedMac));
+    assert_eq!(run!(from_pod::<V4>(&mut env(), &mut stolen, 5)), Err(DropReason::SpoofedMac));
     let mut offer = sent_by(pod_mac(5), udp((pod(5), 67), (pod(6), 68)));
-    assert_eq!(from_pod::<V4, _, _>(&mut env(), &mut offer, 5), Err(DropReason::DhcpServer));
+    assert_eq!(run!(from_pod::<V4>(&mut env(), &mut offer, 5)), Err(DropReason::DhcpServer));
 }
 
 #[test]
@@ -73,13 +82,13 @@ fn a_reply_from_a_backend_to_this_node_goes_in_by_the_node_side_pair() {
     let frontend = V4::numbered(96, 1);
     env.add_service(frontend, 80, 6, &[(pod(5), 8080)]);
     let mut asked = tcp((NODE, 4000), (frontend, 80), 2);
-    assert!(matches!(from_host::<V4, _, _>(&mut env, &mut asked), Ok(Action::Deliver(_))));
+    assert!(matches!(run!(from_host::<V4>(&mut env, &mut asked)), Ok(Action::Deliver(_))));
     let mut answer = sent_by(pod_mac(5), tcp((pod(5), 8080), (NODE, 4000), 18));
-    assert_eq!(from_pod::<V4, _, _>(&mut env, &mut answer, 5), Ok(Action::HostIngress));
+    assert_eq!(run!(from_pod::<V4>(&mut env, &mut answer, 5)), Ok(Action::HostIngress));
 }
 
 fn arrive(src: V4, dst: V4, outer: V6) -> Result<Action, DropReason> {
-    from_overlay::<V4, _, _>(&mut env(), &mut tcp((src, 1000), (dst, 80), 2), outer, skep_abi::VNI_CLUSTER)
+    run!(from_overlay::<V4>(&mut env(), &mut tcp((src, 1000), (dst, 80), 2), &outer, skep_abi::VNI_CLUSTER))
 }
 
 #[test]
@@ -104,7 +113,7 @@ fn the_tunnel_is_no_transit() {
 }
 
 fn reach(src: V4, came_in: bool) -> Result<Action, DropReason> {
-    to_pod::<V4, _, _>(&mut env(), &mut tcp((src, 1000), (pod(5), 80), 2), 5, came_in)
+    run!(to_pod::<V4>(&mut env(), &mut tcp((src, 1000), (pod(5), 80), 2), 5, came_in))
 }
 
 #[test]
@@ -118,11 +127,11 @@ fn the_stack_reaches_a_pod_for_this_node_and_the_world_only() {
     assert_eq!(reach(OTHER, true), Err(DropReason::TunnelSpoofed));
     assert_eq!(reach(V4::new([127, 0, 0, 1]), false), Err(DropReason::Martian));
     let mut wrong = tcp((NODE, 1), (pod(6), 2), 2);
-    assert_eq!(to_pod::<V4, _, _>(&mut env(), &mut wrong, 5, false), Err(DropReason::NoEndpoint));
+    assert_eq!(run!(to_pod::<V4>(&mut env(), &mut wrong, 5, false)), Err(DropReason::NoEndpoint));
 }
 
 fn host(src: V4, dst: V4) -> Result<Action, DropReason> {
-    from_host::<V4, _, _>(&mut env(), &mut tcp((src, 1000), (dst, 80), 2))
+    run!(from_host::<V4>(&mut env(), &mut tcp((src, 1000), (dst, 80), 2)))
 }
 
 #[test]
@@ -136,7 +145,7 @@ fn the_node_side_pair_serves_this_node_only() {
 
 #[test]
 fn the_stack_may_use_the_tunnel_device_for_remote_peers() {
-    let send = |src, dst| to_overlay::<V4, _, _>(&mut env(), &mut tcp((src, 1), (dst, 2), 2));
+    let send = |src, dst| run!(to_overlay::<V4>(&mut env(), &mut tcp((src, 1), (dst, 2), 2)));
     assert_eq!(send(NODE, remote()), Ok(Action::Tunnel(OUTER)));
     assert_eq!(send(NODE, pod(5)), Err(DropReason::NotForThisNode));
     assert_eq!(send(pod(5), remote()), Err(DropReason::SpoofedSource));

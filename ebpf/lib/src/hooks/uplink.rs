@@ -5,15 +5,16 @@
 
 use skep_abi::{CtFlags, DropReason, NodeMode, PeerFlags, ServiceFlags};
 
-use super::{Action, is_inside, is_outside, route};
+use super::{Action, is_inside, is_outside, route, route_frame};
 use crate::{
     conntrack,
     env::Env,
     family::Family,
-    flow::{Fresh, Handled, Plan, Sender, apply, commit, follow, fragments},
-    frame::{Content, Frame, TCP},
+    flow::{Fresh, Handled, Sender, apply, commit, follow, fragments},
+    frame::{Content, TCP},
     icmp, lb,
     packet::Packet,
+    room::Room,
     snat::Source,
 };
 
@@ -28,15 +29,20 @@ const CONCERNED: CtFlags = CtFlags::DNAT.with(CtFlags::REVNAT).with(CtFlags::FOR
 pub fn from_uplink<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
-) -> Result<Action, DropReason> {
-    let Ok(mut frame) = A::parse(packet) else { return Ok(Action::Pass) };
-    if frame.content == Content::Error {
-        return error(env, packet, &mut frame);
+    room: &mut Room<A>,
+) -> Result<(), DropReason> {
+    room.action = Action::Pass;
+    if A::parse(packet, &mut room.frame).is_err() {
+        return Ok(());
     }
-    let Some((mut plan, action)) = decide(env, &mut frame)? else { return Ok(Action::Pass) };
-    commit(env, &frame, &mut plan, source_for(&action))?;
-    apply(env, packet, &mut frame, &plan)?;
-    Ok(action)
+    if room.frame.content == Content::Error {
+        return error(env, packet, room);
+    }
+    if !decide(env, room)? {
+        return Ok(());
+    }
+    commit(env, room, source_for(&room.action))?;
+    apply(env, packet, room)
 }
 
 /// Backends elsewhere answer to this node; those here are seen answering anyway.
@@ -48,90 +54,85 @@ pub(super) fn source_for(action: &Action) -> Source {
     }
 }
 
-/// What is to be done with a packet for a frontend, and where it goes then. `None`: it is for no frontend.
+/// Decides what is to be done with a packet, and where it goes then; says whether it is for a frontend at all.
 ///
-/// In IPv6 this and what follows need more than a program's 512 bytes of stack, so each gets a frame of its own.
+/// # Errors
+/// Why the packet must be dropped.
 #[inline(always)]
-pub(super) fn decide<A: Family, E: Env<A>>(
-    env: &mut E,
-    frame: &mut Frame<A>,
-) -> Result<Option<(Plan<A>, Action)>, DropReason> {
-    if A::BITS == 128 { decide_apart(env, frame) } else { weigh(env, frame) }
-}
-
-#[inline(never)]
-fn decide_apart<A: Family, E: Env<A>>(
-    env: &mut E,
-    frame: &mut Frame<A>,
-) -> Result<Option<(Plan<A>, Action)>, DropReason> {
-    weigh(env, frame)
-}
-
-#[inline(always)]
-fn weigh<A: Family, E: Env<A>>(
-    env: &mut E,
-    frame: &mut Frame<A>,
-) -> Result<Option<(Plan<A>, Action)>, DropReason> {
-    if fragments(env, frame).is_err() {
-        return Ok(None);
+pub(super) fn decide<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<bool, DropReason> {
+    room.action = Action::Pass;
+    if fragments(env, room).is_err() || !weigh(env, room)? {
+        return Ok(false);
     }
-    let (known, is_reply) = match conntrack::peek(env, frame) {
-        Some((flags, _)) if !flags.any(CONCERNED) => return Ok(None),
-        Some((_, is_reply)) => (true, is_reply),
+    place(env, room)?;
+    Ok(true)
+}
+
+/// Makes the plan for a packet; says whether it is for a frontend.
+#[inline(never)]
+fn weigh<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<bool, DropReason> {
+    let (known, is_reply) = match conntrack::peek(env, &room.frame) {
+        Some((flags, is_reply)) if flags.any(CONCERNED) => (true, is_reply),
+        Some(_) => return Ok(false),
         None => (false, false),
     };
-    let mut service = None;
-    if frame.opens || !known && frame.protocol != TCP {
-        service = lb::find_outside(env, frame)?;
+    let opens = room.frame.opens || !known && room.frame.protocol != TCP;
+    let is_service = opens && lb::find_outside(env, room)?;
+    if !known && !is_service || !is_client(env, room, is_reply) {
+        return Ok(false);
     }
-    if !known && service.is_none() || !is_client(env, frame.src, is_reply) {
-        return Ok(None);
+    if known && follow(env, room) {
+        return Ok(match room.plan.handled {
+            Handled::Plain => false,
+            Handled::Reply => room.plan.new_source,
+            Handled::Translated | Handled::Forwarded => true,
+        });
     }
-    let followed = if known { follow(env, frame) } else { None };
-    let mut plan = match (followed, service) {
-        (Some(plan), _) => plan,
-        (None, None) => return Ok(None),
-        (None, Some(service)) => {
-            let Some(pick) = lb::choose_outside(env, &service, frame) else {
-                // On a node's own address the stack refuses, as a port without listener would.
-                let refuse =
-                    service.flags.any(ServiceFlags::NODE_PORT) && !service.flags.any(ServiceFlags::SILENT);
-                return if refuse { Ok(None) } else { Err(lb::why_empty(&service)) };
-            };
-            Plan::first(pick.target(), service.set)
-        }
-    };
-    if plan.handled == Handled::Plain || plan.handled == Handled::Reply && plan.source.is_none() {
-        return Ok(None);
+    if !is_service {
+        return Ok(false);
     }
-    let action = place(env, &mut plan)?;
-    Ok(Some((plan, action)))
+    if lb::choose_outside(env, room) {
+        return Ok(true);
+    }
+    // On a node's own address the stack refuses, as a port without listener would.
+    let flags = room.service.flags;
+    let refuse = flags.any(ServiceFlags::NODE_PORT) && !flags.any(ServiceFlags::SILENT);
+    if refuse { Ok(false) } else { Err(lb::why_empty(&room.service)) }
 }
 
-/// Where a plan leads, seen from an uplink.
+/// Finds where the plan leads, seen from an uplink.
 #[inline(always)]
-fn place<A: Family, E: Env<A>>(env: &mut E, plan: &mut Plan<A>) -> Result<Action, DropReason> {
-    let action = route(env, plan.to.addr)?;
-    if let Action::Tunnel(node) = action
-        && matches!(plan.fresh, Fresh::Set(_))
+fn place<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
+    route(env, room)?;
+    if matches!(room.action, Action::Tunnel(_))
+        && room.plan.fresh == Fresh::Set
         && env.mode().any(NodeMode::DSR)
     {
-        plan.handled = Handled::Forwarded;
-        return Ok(Action::TunnelOutside(node));
+        room.plan.handled = Handled::Forwarded;
     }
-    match action {
-        Action::Tunnel(node) if plan.handled == Handled::Forwarded => Ok(Action::TunnelOutside(node)),
-        // The backend that the flow was sent to is on this node now, under the same address: never the same one.
-        _ if plan.handled == Handled::Forwarded => Err(DropReason::NoEndpoint),
-        Action::HostIngress => Ok(Action::Pass),
-        action => Ok(action),
+    forward(room)
+}
+
+/// What is forwarded goes through the tunnel as outside traffic; what is for this node, to the stack right here.
+#[inline(always)]
+fn forward<A: Family>(room: &mut Room<A>) -> Result<(), DropReason> {
+    match room.action {
+        Action::Tunnel(node) if room.plan.handled == Handled::Forwarded => {
+            room.action = Action::TunnelOutside(node);
+        }
+        // The backend that the flow was sent to has come here, or gone.
+        _ if room.plan.handled == Handled::Forwarded => return Err(DropReason::NoEndpoint),
+        Action::HostIngress => room.action = Action::Pass,
+        _ => {}
     }
+    Ok(())
 }
 
 /// Who may use a frontend through an uplink: everybody outside, and processes of other nodes, whose packets to node ports
 /// take the underlay. Replies from inside the cluster come through the tunnel.
-#[inline(always)]
-fn is_client<A: Family, E: Env<A>>(env: &mut E, src: A, is_reply: bool) -> bool {
+#[inline(never)]
+fn is_client<A: Family, E: Env<A>>(env: &mut E, room: &Room<A>, is_reply: bool) -> bool {
+    let src = room.frame.src;
     if src.is_loopback() || src.is_group() || src == A::default() {
         return false;
     }
@@ -142,38 +143,27 @@ fn is_client<A: Family, E: Env<A>>(env: &mut E, src: A, is_reply: bool) -> bool 
 }
 
 /// An ICMP error from the network: it concerns us when it is about a translated flow.
-#[inline(always)]
+#[inline(never)]
 fn error<A: Family, P: Packet, E: Env<A>>(
     env: &mut E,
     packet: &mut P,
-    frame: &mut Frame<A>,
-) -> Result<Action, DropReason> {
-    if !is_outside(env, frame.src) {
-        return Ok(Action::Pass);
+    room: &mut Room<A>,
+) -> Result<(), DropReason> {
+    if !is_outside(env, room) {
+        return Ok(());
     }
-    match icmp::translate(env, packet, frame, Sender::Other) {
-        Ok(Handled::Plain) | Err(DropReason::UntrackedReply | DropReason::IcmpMismatch) => Ok(Action::Pass),
-        Ok(Handled::Forwarded) => forward_error(env, packet, frame),
-        Ok(_) => match route(env, frame.dst)? {
-            Action::HostIngress => Ok(Action::Pass),
-            action => Ok(action),
-        },
-        Err(reason) => Err(reason),
+    match icmp::translate(env, packet, room, Sender::Other) {
+        Err(DropReason::UntrackedReply | DropReason::IcmpMismatch) => return Ok(()),
+        Err(reason) => return Err(reason),
+        Ok(()) => {}
     }
-}
-
-/// An error about the answer of a backend that answers directly: its node knows the flow.
-#[inline(always)]
-fn forward_error<A: Family, P: Packet, E: Env<A>>(
-    env: &mut E,
-    packet: &P,
-    frame: &Frame<A>,
-) -> Result<Action, DropReason> {
-    let backend = icmp::forwarded_to(env, packet, frame)?;
-    match route(env, backend)? {
-        Action::Tunnel(node) => Ok(Action::TunnelOutside(node)),
-        _ => Err(DropReason::NoEndpoint),
+    match room.plan.handled {
+        Handled::Plain => return Ok(()),
+        // Its backend answers directly: the backend's node knows the flow.
+        Handled::Forwarded => route(env, room)?,
+        Handled::Reply | Handled::Translated => route_frame(env, room)?,
     }
+    forward(room)
 }
 
 /// A packet to the network: the answer of a process of this node to an outside client comes from the frontend.
@@ -181,25 +171,30 @@ fn forward_error<A: Family, P: Packet, E: Env<A>>(
 /// # Errors
 /// Why the packet must be dropped.
 #[inline(always)]
-pub fn to_uplink<A: Family, P: Packet, E: Env<A>>(env: &mut E, packet: &mut P) -> Result<Action, DropReason> {
-    let Ok(mut frame) = A::parse(packet) else { return Ok(Action::Pass) };
-    if frame.content == Content::Error {
-        return match icmp::translate(env, packet, &mut frame, Sender::Host) {
-            Err(DropReason::UntrackedReply | DropReason::IcmpMismatch) | Ok(_) => Ok(Action::Pass),
+pub fn to_uplink<A: Family, P: Packet, E: Env<A>>(
+    env: &mut E,
+    packet: &mut P,
+    room: &mut Room<A>,
+) -> Result<(), DropReason> {
+    room.action = Action::Pass;
+    if A::parse(packet, &mut room.frame).is_err() {
+        return Ok(());
+    }
+    if room.frame.content == Content::Error {
+        return match icmp::translate(env, packet, room, Sender::Host) {
+            Err(DropReason::UntrackedReply | DropReason::IcmpMismatch) | Ok(()) => Ok(()),
             Err(reason) => Err(reason),
         };
     }
-    if fragments(env, &mut frame).is_err() {
-        return Ok(Action::Pass);
+    if fragments(env, room).is_err() {
+        return Ok(());
     }
-    match conntrack::peek(env, &frame) {
+    match conntrack::peek(env, &room.frame) {
         Some((flags, true)) if flags.any(CtFlags::REVNAT) => {}
-        _ => return Ok(Action::Pass),
+        _ => return Ok(()),
     }
-    if let Some(plan) = follow(env, &frame)
-        && plan.handled == Handled::Reply
-    {
-        apply(env, packet, &mut frame, &plan)?;
+    if follow(env, room) && room.plan.handled == Handled::Reply {
+        apply(env, packet, room)?;
     }
-    Ok(Action::Pass)
+    Ok(())
 }

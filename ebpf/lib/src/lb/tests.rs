@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use skep_abi::{MaglevChunk, MaglevKey, V4, V6};
 
 use super::*;
-use crate::fake::{FakeEnv, Numbered, tcp};
+use crate::fake::{FakeEnv, FakePacket, Numbered, parsed, tcp};
 
 const NODE_PORT: PeerFlags = PeerFlags::HOST.with(PeerFlags::NODE_PORT);
 
@@ -39,7 +39,7 @@ fn node_ports_answer_on_chosen_addresses<A: Numbered>() {
     env.add_peer(A::numbered(89, 2), PeerFlags::REMOTE_NODE.with(PeerFlags::NODE_PORT), V6::default());
     env.add_peer(A::numbered(89, 3), PeerFlags::HOST, V6::default());
     let mut ask =
-        |to: Target<A>, required| find(&mut env, &to, 6, Scope::INSIDE, required).map(|row| row.set);
+        |to: Target<A>, required| lookup(&mut env, &to, 6, Scope::INSIDE, required).map(|row| row.set);
     assert_eq!(ask(target(89, 1, 30_080), PeerFlags::HOST), Some(1));
     assert_eq!(ask(target(89, 2, 30_080), PeerFlags(0)), Some(1), "any node's address, from inside");
     assert_eq!(ask(target(89, 2, 30_080), PeerFlags::HOST), None, "another node's packets are its own");
@@ -56,9 +56,24 @@ fn node_ports_answer_on_chosen_addresses_in_both_families() {
     node_ports_answer_on_chosen_addresses::<V6>();
 }
 
+fn room<A: Numbered>(service: &ServiceValue, packet: &FakePacket) -> Room<A> {
+    let mut room = Room::new();
+    room.frame = parsed(packet).unwrap();
+    room.service = *service;
+    room
+}
+
+/// The slot that a packet of an outside client is planned for.
+fn slot<A: Numbered>(env: &mut FakeEnv<A>, service: &ServiceValue, packet: &FakePacket) -> u32 {
+    let mut room = room(service, packet);
+    assert!(choose_outside(env, &mut room));
+    let to = room.plan.to;
+    (0..).find(|slot| at(env, service, *slot).unwrap().target() == to).unwrap()
+}
+
 fn ask_outside(env: &mut FakeEnv<V4>, client: V4) -> Result<Option<u32>, DropReason> {
-    let frame = <V4 as crate::Family>::parse(&tcp((client, 1), (V4::numbered(96, 1), 80), 2)).unwrap();
-    find_outside(env, &frame).map(|found| found.map(|row| row.set))
+    let mut room = room(&ServiceValue::default(), &tcp((client, 1), (V4::numbered(96, 1), 80), 2));
+    find_outside(env, &mut room).map(|found| found.then_some(room.service.set))
 }
 
 #[test]
@@ -134,8 +149,7 @@ fn affinity_of_outside_clients_agrees_between_nodes() {
         env.set_backends(1, &backends(7));
         fill(&mut env, 1, 251, 7);
         let packet = tcp((V4::numbered(200, 1), 1000 + node as u16), (V4::numbered(96, 1), 80), 2);
-        let frame = <V4 as crate::Family>::parse(&packet).unwrap();
-        chosen.insert(choose_outside(&mut env, &service, &frame).unwrap().slot);
+        chosen.insert(slot(&mut env, &service, &packet));
     }
     assert_eq!(chosen.len(), 1);
 }
@@ -146,13 +160,11 @@ fn a_maglev_slot_that_is_gone_is_replaced_by_chance() {
     let service = ServiceValue { set: 1, count: 2, maglev: 251, ..ServiceValue::default() };
     env.set_backends(1, &backends(2));
     let packet = tcp((V4::numbered(200, 1), 1), (V4::numbered(96, 1), 80), 2);
-    let frame = <V4 as crate::Family>::parse(&packet).unwrap();
-    assert!(choose_outside(&mut env, &service, &frame).is_some(), "no table yet");
+    assert!(slot(&mut env, &service, &packet) < 2, "no table yet");
     fill(&mut env, 1, 251, 9);
     for port in 0..64 {
         let packet = tcp((V4::numbered(200, 1), port), (V4::numbered(96, 1), 80), 2);
-        let frame = <V4 as crate::Family>::parse(&packet).unwrap();
-        assert!(choose_outside(&mut env, &service, &frame).unwrap().slot < 2);
+        assert!(slot(&mut env, &service, &packet) < 2);
     }
 }
 
@@ -200,7 +212,7 @@ proptest! {
             model.insert((number, port, protocol), list);
         }
         for (number, port, protocol) in asked {
-            let found = find(&mut env, &target(96, number, port), protocol, Scope::INSIDE, PeerFlags(0));
+            let found = lookup(&mut env, &target(96, number, port), protocol, Scope::INSIDE, PeerFlags(0));
             let Some(expected) = model.get(&(number, port, protocol)) else {
                 prop_assert_eq!(found, None);
                 continue;
@@ -223,10 +235,9 @@ proptest! {
         env.set_backends(3, &backends(13));
         fill(&mut env, 3, 1021, 13);
         let packet = tcp((V6::numbered(200, client), port), (V6::numbered(96, 1), 80), 2);
-        let frame = <V6 as crate::Family>::parse(&packet).unwrap();
-        let expected = scale(maglev::hash_flow(&frame), 1021) % 13;
+        let expected = scale(maglev::hash_flow(&parsed::<V6>(&packet).unwrap()), 1021) % 13;
         for _ in 0..3 {
-            prop_assert_eq!(u32::from(choose_outside(&mut env, &service, &frame).unwrap().slot), expected);
+            prop_assert_eq!(slot(&mut env, &service, &packet), expected);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::vec::Vec;
 use skep_abi::{DropReason, V6};
 
 use crate::{
-    Action,
+    Action, Room,
     fake::{FakeEnv, FakePacket, Numbered, build, is_sound, pod_mac},
     hooks,
 };
@@ -38,7 +38,8 @@ fn message(src: V6, dst: V6, kind: u8, target: V6) -> FakePacket {
 fn send(packet: &mut FakePacket) -> Result<Action, DropReason> {
     let mut env = FakeEnv::<V6>::new();
     env.add_pod(pod(), 5);
-    hooks::from_pod::<V6, _, _>(&mut env, packet, 5)
+    let mut room = Room::new();
+    hooks::from_pod::<V6, _, _>(&mut env, packet, &mut room, 5).map(|()| room.action)
 }
 
 #[test]

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use skep_abi::{V4, V6};
+use skep_abi::{TcpSeen, V4, V6};
 
 use super::*;
 use crate::{
-    Family,
-    fake::{FakeEnv, Numbered, tcp, udp},
+    conntrack::Target,
+    fake::{FakeEnv, Numbered, parsed, tcp, udp},
+    frame::Frame,
 };
 
 fn world<A: Numbered>() -> FakeEnv<A> {
@@ -29,7 +30,20 @@ fn open<A: Numbered>(
     source: Source,
 ) -> Result<Option<Target<A>>, DropReason> {
     let packet = tcp((A::numbered(200, client.0), client.1), (A::numbered(96, frontend), 80), 2);
-    establish(env, &A::parse(&packet).unwrap(), &backend, 1, source)
+    run(env, parsed(&packet).unwrap(), backend, source)
+}
+
+fn run<A: Numbered>(
+    env: &mut FakeEnv<A>,
+    frame: Frame<A>,
+    backend: Target<A>,
+    source: Source,
+) -> Result<Option<Target<A>>, DropReason> {
+    let mut room = Room::new();
+    room.frame = frame;
+    room.plan.begin(backend, 1);
+    establish(env, &mut room, source)?;
+    Ok(room.plan.new_source.then_some(room.plan.source))
 }
 
 fn the_clients_own_port_first<A: Numbered>() {
@@ -91,8 +105,8 @@ fn sctp_keeps_its_ports_or_fails() {
     let backend = target(244, 7, 80);
     let mut open = |client: u8| {
         let packet = udp((V4::numbered(200, client), 36_412), (V4::numbered(96, 1), 80));
-        let frame = Frame { protocol: SCTP, ..V4::parse(&packet).unwrap() };
-        establish(&mut env, &frame, &backend, 1, Source::Gateway)
+        let frame = Frame { protocol: SCTP, ..parsed(&packet).unwrap() };
+        run(&mut env, frame, backend, Source::Gateway)
     };
     assert_eq!(open(1), Ok(Some(target(244, 1, 36_412))));
     assert_eq!(open(2), Err(DropReason::SnatExhausted));

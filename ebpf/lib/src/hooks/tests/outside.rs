@@ -9,8 +9,8 @@ use skep_abi::{
 };
 
 use crate::{
-    fake::{FakeEnv, FakePacket, Numbered, build, is_sound, pod_mac, tcp, udp},
-    hooks::{Action, from_overlay, from_pod, from_uplink, to_uplink, xdp},
+    fake::{self, FakeEnv, FakePacket, Numbered, build, is_sound, parsed, pod_mac, tcp, udp},
+    hooks::{Action, tests::run},
 };
 
 const FIN: u8 = 1;
@@ -78,7 +78,7 @@ fn serve<A: Numbered>(env: &mut FakeEnv<A>, flags: ServiceFlags, backends: &[(A,
 
 fn ends<A: Numbered>(packet: &FakePacket) -> ((A, u16), (A, u16)) {
     assert!(is_sound::<A>(packet), "a checksum is wrong");
-    let frame = A::parse(packet).unwrap();
+    let frame = parsed::<A>(packet).unwrap();
     ((frame.src, frame.src_port.get()), (frame.dst, frame.dst_port.get()))
 }
 
@@ -96,8 +96,7 @@ fn too_big<A: Numbered>(from: A, to: A, about: &FakePacket) -> FakePacket {
 }
 
 fn quoted<A: Numbered>(packet: &FakePacket) -> ((A, u16), (A, u16)) {
-    let frame = A::parse(packet).unwrap();
-    let quoted = A::parse_quoted(packet, frame.l4 + 8).unwrap();
+    let quoted = fake::quoted::<A>(packet);
     ((quoted.src, quoted.src_port.get()), (quoted.dst, quoted.dst_port.get()))
 }
 
@@ -106,11 +105,11 @@ fn a_local_backend_sees_the_client<A: Numbered>() {
     serve(&mut env, ServiceFlags::default(), &[(pod(10), 8080)]);
     let (asker, frontend) = ((client::<A>(), 5000), (node_ip(1), PORT));
     let mut asked = tcp(asker, frontend, SYN);
-    let action = from_uplink::<A, _, _>(&mut env, &mut asked);
+    let action = run!(from_uplink::<A>(&mut env, &mut asked));
     assert!(matches!(action, Ok(Action::Deliver(endpoint)) if endpoint.ifindex == 10), "{action:?}");
     assert_eq!(ends::<A>(&asked), (asker, (pod(10), 8080)));
     let mut answer = from_mac(10, tcp((pod(10), 8080), asker, SYN | ACK));
-    assert_eq!(from_pod::<A, _, _>(&mut env, &mut answer, 10), Ok(Action::World));
+    assert_eq!(run!(from_pod::<A>(&mut env, &mut answer, 10)), Ok(Action::World));
     assert_eq!(ends::<A>(&answer), (frontend, asker));
 }
 
@@ -125,14 +124,14 @@ fn a_remote_backend_answers_through_this_node<A: Numbered>() {
     serve(&mut near, ServiceFlags::default(), &[(pod(110), 8080)]);
     let (asker, frontend) = ((client::<A>(), 5000), (node_ip(1), PORT));
     let mut asked = tcp(asker, frontend, SYN);
-    assert_eq!(from_uplink::<A, _, _>(&mut near, &mut asked), Ok(Action::Tunnel(outer(2))));
+    assert_eq!(run!(from_uplink::<A>(&mut near, &mut asked)), Ok(Action::Tunnel(outer(2))));
     let stand_in = (gateway::<A>(1), 5000);
     assert_eq!(ends::<A>(&asked), (stand_in, (pod(110), 8080)));
-    let action = from_overlay::<A, _, _>(&mut far, &mut asked, outer(1), VNI_CLUSTER);
+    let action = run!(from_overlay::<A>(&mut far, &mut asked, &outer(1), VNI_CLUSTER));
     assert!(matches!(action, Ok(Action::Deliver(endpoint)) if endpoint.ifindex == 110));
     let mut answer = from_mac(110, tcp((pod(110), 8080), stand_in, SYN | ACK));
-    assert_eq!(from_pod::<A, _, _>(&mut far, &mut answer, 110), Ok(Action::Tunnel(outer(1))));
-    let action = from_overlay::<A, _, _>(&mut near, &mut answer, outer(2), VNI_CLUSTER);
+    assert_eq!(run!(from_pod::<A>(&mut far, &mut answer, 110)), Ok(Action::Tunnel(outer(1))));
+    let action = run!(from_overlay::<A>(&mut near, &mut answer, &outer(2), VNI_CLUSTER));
     assert_eq!(action, Ok(Action::World));
     assert_eq!(ends::<A>(&answer), (frontend, asker));
 }
@@ -148,14 +147,14 @@ fn a_process_of_this_node_answers_from_the_frontend<A: Numbered>() {
     serve(&mut env, ServiceFlags::default(), &[(node_ip(1), 9000)]);
     let (asker, frontend) = ((client::<A>(), 5000), (node_ip(1), PORT));
     let mut asked = udp(asker, frontend);
-    assert_eq!(from_uplink::<A, _, _>(&mut env, &mut asked), Ok(Action::Pass));
+    assert_eq!(run!(from_uplink::<A>(&mut env, &mut asked)), Ok(Action::Pass));
     assert_eq!(ends::<A>(&asked), (asker, (node_ip(1), 9000)));
     let mut answer = udp((node_ip(1), 9000), asker);
-    assert_eq!(to_uplink::<A, _, _>(&mut env, &mut answer), Ok(Action::Pass));
+    assert_eq!(run!(to_uplink::<A>(&mut env, &mut answer)), Ok(Action::Pass));
     assert_eq!(ends::<A>(&answer), (frontend, asker));
     let mut other = udp((node_ip::<A>(1), 9000), (client(), 5001));
     let before = other.clone();
-    assert_eq!(to_uplink::<A, _, _>(&mut env, &mut other), Ok(Action::Pass));
+    assert_eq!(run!(to_uplink::<A>(&mut env, &mut other)), Ok(Action::Pass));
     assert_eq!(other, before, "what nobody translated stays as it is");
 }
 
@@ -187,9 +186,9 @@ fn a_backend_answers_directly<A: Numbered>() {
     for flags in [SYN, ACK, ACK, FIN | ACK] {
         let mut asked = tcp(asker, frontend, flags);
         let before = asked.clone();
-        assert_eq!(from_uplink::<A, _, _>(&mut near, &mut asked), Ok(Action::TunnelOutside(outer(2))));
+        assert_eq!(run!(from_uplink::<A>(&mut near, &mut asked)), Ok(Action::TunnelOutside(outer(2))));
         assert_eq!(asked, before, "it goes on untranslated");
-        let action = from_overlay::<A, _, _>(&mut far, &mut asked, outer(1), VNI_WORLD);
+        let action = run!(from_overlay::<A>(&mut far, &mut asked, &outer(1), VNI_WORLD));
         assert!(matches!(action, Ok(Action::Deliver(_))), "{action:?}");
         let (src, dst) = ends::<A>(&asked);
         assert_eq!((src, *backend.get_or_insert(dst)), (asker, dst));
@@ -197,12 +196,12 @@ fn a_backend_answers_directly<A: Numbered>() {
     let backend = backend.unwrap();
     let mac = u32::from(*backend.0.octets().last().unwrap());
     let mut answer = from_mac(mac, tcp(backend, asker, SYN | ACK));
-    assert_eq!(from_pod::<A, _, _>(&mut far, &mut answer, mac), Ok(Action::World));
+    assert_eq!(run!(from_pod::<A>(&mut far, &mut answer, mac)), Ok(Action::World));
     assert_eq!(ends::<A>(&answer), (frontend, asker));
     // A router complains about the answer: it comes to the frontend's node, and goes on to the backend.
     let mut complaint = too_big(A::numbered(201, 1), frontend.0, &answer);
-    assert_eq!(from_uplink::<A, _, _>(&mut near, &mut complaint), Ok(Action::TunnelOutside(outer(2))));
-    let action = from_overlay::<A, _, _>(&mut far, &mut complaint, outer(1), VNI_WORLD);
+    assert_eq!(run!(from_uplink::<A>(&mut near, &mut complaint)), Ok(Action::TunnelOutside(outer(2))));
+    let action = run!(from_overlay::<A>(&mut far, &mut complaint, &outer(1), VNI_WORLD));
     assert!(matches!(action, Ok(Action::Deliver(_))), "{action:?}");
     assert_eq!(quoted::<A>(&complaint), (backend, asker));
     assert_eq!(ends::<A>(&complaint).1.0, backend.0);
@@ -223,9 +222,9 @@ fn a_forwarded_connection_counts_as_established_once_the_client_goes_on() {
         assert!(value.flags.any(CtFlags::FORWARDED));
         skep_abi::CtState::of(value.original, value.reply)
     };
-    let _any = from_uplink::<V4, _, _>(&mut near, &mut tcp(asker, frontend, SYN));
+    let _any = run!(from_uplink::<V4>(&mut near, &mut tcp(asker, frontend, SYN)));
     assert_eq!(state(&near), skep_abi::CtState::Opening);
-    let _any = from_uplink::<V4, _, _>(&mut near, &mut tcp(asker, frontend, ACK));
+    let _any = run!(from_uplink::<V4>(&mut near, &mut tcp(asker, frontend, ACK)));
     assert_eq!(state(&near), skep_abi::CtState::Established);
 }
 
@@ -233,7 +232,7 @@ fn a_forwarded_connection_counts_as_established_once_the_client_goes_on() {
 fn the_tunnel_takes_outside_packets_from_nodes_for_frontends_only() {
     let (_, mut far) = direct::<V4>();
     let mut arrive = |src: V4, dst: (V4, u16), from: V6, vni: u32| {
-        from_overlay::<V4, _, _>(&mut far, &mut tcp((src, 5000), dst, SYN), from, vni)
+        run!(from_overlay::<V4>(&mut far, &mut tcp((src, 5000), dst, SYN), &from, vni))
     };
     let frontend = (node_ip(1), PORT);
     let stranger = outer(99);
@@ -253,27 +252,27 @@ fn errors_follow_a_translated_source<A: Numbered>() {
     serve(&mut near, ServiceFlags::default(), &[(pod(110), 8080)]);
     let (asker, frontend) = ((client::<A>(), 5000), (node_ip(1), PORT));
     let mut asked = udp(asker, frontend);
-    assert_eq!(from_uplink::<A, _, _>(&mut near, &mut asked), Ok(Action::Tunnel(outer(2))));
-    assert!(from_overlay::<A, _, _>(&mut far, &mut asked.clone(), outer(1), VNI_CLUSTER).is_ok());
+    assert_eq!(run!(from_uplink::<A>(&mut near, &mut asked)), Ok(Action::Tunnel(outer(2))));
+    assert!(run!(from_overlay::<A>(&mut far, &mut asked.clone(), &outer(1), VNI_CLUSTER)).is_ok());
     let (stand_in, backend) = ends::<A>(&asked);
     // The backend's pod complains about what it got: the client reads of the frontend and of itself.
     let mut refused = from_mac(110, too_big(backend.0, stand_in.0, &asked));
-    assert_eq!(from_pod::<A, _, _>(&mut far, &mut refused, 110), Ok(Action::Tunnel(outer(1))));
-    let action = from_overlay::<A, _, _>(&mut near, &mut refused, outer(2), VNI_CLUSTER);
+    assert_eq!(run!(from_pod::<A>(&mut far, &mut refused, 110)), Ok(Action::Tunnel(outer(1))));
+    let action = run!(from_overlay::<A>(&mut near, &mut refused, &outer(2), VNI_CLUSTER));
     assert_eq!(action, Ok(Action::World));
     assert_eq!(quoted::<A>(&refused), (asker, frontend));
     let (src, dst) = ends::<A>(&refused);
     assert_eq!((src.0, dst.0), (frontend.0, asker.0));
     // A router beyond complains about the answer: the backend reads of itself and of whom it answered.
     let mut answer = udp(backend, stand_in);
-    assert!(from_overlay::<A, _, _>(&mut near, &mut answer, outer(2), VNI_CLUSTER).is_ok());
+    assert!(run!(from_overlay::<A>(&mut near, &mut answer, &outer(2), VNI_CLUSTER)).is_ok());
     assert_eq!(ends::<A>(&answer), (frontend, asker));
     let mut complaint = too_big(A::numbered(201, 1), frontend.0, &answer);
-    assert_eq!(from_uplink::<A, _, _>(&mut near, &mut complaint), Ok(Action::Tunnel(outer(2))));
+    assert_eq!(run!(from_uplink::<A>(&mut near, &mut complaint)), Ok(Action::Tunnel(outer(2))));
     assert_eq!(quoted::<A>(&complaint), (backend, stand_in));
     let (src, dst) = ends::<A>(&complaint);
     assert_eq!((src.0, dst.0), (stand_in.0, backend.0));
-    let action = from_overlay::<A, _, _>(&mut far, &mut complaint, outer(1), VNI_CLUSTER);
+    let action = run!(from_overlay::<A>(&mut far, &mut complaint, &outer(1), VNI_CLUSTER));
     assert!(matches!(action, Ok(Action::Deliver(_))), "{action:?}");
 }
 
@@ -289,22 +288,22 @@ fn errors_that_lie_about_their_quote_change_nothing() {
     serve(&mut env, ServiceFlags::default(), &[(pod(10), 8080)]);
     let (asker, frontend) = ((client::<V4>(), 5000), (node_ip(1), PORT));
     let mut asked = udp(asker, frontend);
-    assert!(from_uplink::<V4, _, _>(&mut env, &mut asked).is_ok());
+    assert!(run!(from_uplink::<V4>(&mut env, &mut asked)).is_ok());
     // About a packet that somebody else is said to have sent.
     let mut misled = from_mac(10, too_big(pod(10), V4::numbered(200, 9), &asked));
-    assert_eq!(from_pod::<V4, _, _>(&mut env, &mut misled, 10), Err(DropReason::IcmpMismatch));
+    assert_eq!(run!(from_pod::<V4>(&mut env, &mut misled, 10)), Err(DropReason::IcmpMismatch));
     // From a pod that did not get it.
     let mut meddling = from_mac(11, too_big(pod::<V4>(11), client(), &asked));
-    assert_eq!(from_pod::<V4, _, _>(&mut env, &mut meddling, 11), Err(DropReason::IcmpMismatch));
+    assert_eq!(run!(from_pod::<V4>(&mut env, &mut meddling, 11)), Err(DropReason::IcmpMismatch));
     // From the network, in the name of a pod.
     let answer = udp(frontend, asker);
     let mut spoofed = too_big(pod(11), frontend.0, &answer);
     let before = spoofed.clone();
-    assert_eq!(from_uplink::<V4, _, _>(&mut env, &mut spoofed), Ok(Action::Pass));
+    assert_eq!(run!(from_uplink::<V4>(&mut env, &mut spoofed)), Ok(Action::Pass));
     assert_eq!(spoofed, before);
     let mut redirect = from_mac(10, too_big(pod::<V4>(10), client(), &asked));
     redirect.0[34] = 5;
-    assert_eq!(from_pod::<V4, _, _>(&mut env, &mut redirect, 10), Err(DropReason::IcmpRedirect));
+    assert_eq!(run!(from_pod::<V4>(&mut env, &mut redirect, 10)), Err(DropReason::IcmpRedirect));
 }
 
 #[test]
@@ -323,9 +322,9 @@ fn what_is_for_no_frontend_passes_untouched() {
         FakePacket(std::vec![0; 60]),
     ] {
         let mut sent = packet.clone();
-        assert_eq!(from_uplink::<V4, _, _>(&mut env, &mut sent), Ok(Action::Pass), "{packet:?}");
+        assert_eq!(run!(from_uplink::<V4>(&mut env, &mut sent)), Ok(Action::Pass), "{packet:?}");
         assert_eq!(sent, packet);
-        assert_eq!(xdp::<V4, _, _>(&mut env, &mut sent, |_| true), Ok(Action::Pass));
+        assert_eq!(run!(xdp::<V4>(&mut env, &mut sent, |_| true)), Ok(Action::Pass));
         assert_eq!(sent, packet);
     }
     assert!(env.flows.is_empty(), "and leaves no trace");
@@ -336,15 +335,15 @@ fn a_service_without_backends_refuses_or_is_silent() {
     let packet = || tcp((client::<V4>(), 5000), (node_ip(1), PORT), SYN);
     let mut env = first::<V4>();
     serve(&mut env, ServiceFlags::default(), &[]);
-    assert_eq!(from_uplink::<V4, _, _>(&mut env, &mut packet()), Ok(Action::Pass), "the stack refuses");
+    assert_eq!(run!(from_uplink::<V4>(&mut env, &mut packet())), Ok(Action::Pass), "the stack refuses");
     let mut env = first::<V4>();
     serve(&mut env, ServiceFlags::SILENT, &[]);
-    assert_eq!(from_uplink::<V4, _, _>(&mut env, &mut packet()), Err(DropReason::NoLocalBackend));
+    assert_eq!(run!(from_uplink::<V4>(&mut env, &mut packet())), Err(DropReason::NoLocalBackend));
     let mut env = first::<V4>();
     let value = ServiceValue { set: 1, flags: ServiceFlags::EXTERNAL, ..ServiceValue::default() };
     env.add_row((V4::numbered(150, 1), 80, 6, Scope::INSIDE), value, &[]);
     let mut packet = tcp((client::<V4>(), 5000), (V4::numbered(150, 1), 80), SYN);
-    assert_eq!(from_uplink::<V4, _, _>(&mut env, &mut packet), Err(DropReason::NoBackend));
+    assert_eq!(run!(from_uplink::<V4>(&mut env, &mut packet)), Err(DropReason::NoBackend));
 }
 
 #[test]
@@ -363,8 +362,8 @@ fn sctp_between_different_ports_is_refused_by_name() {
         packet.0[23] = 132;
         packet
     };
-    assert_eq!(from_uplink::<V4, _, _>(&mut env, &mut sctp(PORT)), Err(DropReason::SctpPort));
-    assert!(matches!(from_uplink::<V4, _, _>(&mut env, &mut sctp(PORT + 1)), Ok(Action::Deliver(_))));
+    assert_eq!(run!(from_uplink::<V4>(&mut env, &mut sctp(PORT))), Err(DropReason::SctpPort));
+    assert!(matches!(run!(from_uplink::<V4>(&mut env, &mut sctp(PORT + 1))), Ok(Action::Deliver(_))));
 }
 
 #[test]
@@ -372,10 +371,10 @@ fn another_nodes_process_may_use_node_ports_over_the_underlay() {
     let mut env = first::<V4>();
     serve(&mut env, ServiceFlags::default(), &[(pod(10), 8080)]);
     let asker = (node_ip(2), 5000);
-    let action = from_uplink::<V4, _, _>(&mut env, &mut tcp(asker, (node_ip(1), PORT), SYN));
+    let action = run!(from_uplink::<V4>(&mut env, &mut tcp(asker, (node_ip(1), PORT), SYN)));
     assert!(matches!(action, Ok(Action::Deliver(_))));
     let mut answer = from_mac(10, tcp((pod(10), 8080), asker, SYN | ACK));
-    assert_eq!(from_pod::<V4, _, _>(&mut env, &mut answer, 10), Ok(Action::Tunnel(outer(2))));
+    assert_eq!(run!(from_pod::<V4>(&mut env, &mut answer, 10)), Ok(Action::Tunnel(outer(2))));
     assert_eq!(ends::<V4>(&answer), ((node_ip(1), PORT), asker));
 }
 
@@ -385,12 +384,12 @@ fn early_and_late_agree<A: Numbered>() {
     let mut env = first::<A>();
     serve(&mut env, ServiceFlags::default(), &[(pod(110), 8080)]);
     let mut asked = tcp(asker, frontend, SYN);
-    assert_eq!(xdp::<A, _, _>(&mut env, &mut asked, |_| true), Ok(Action::Tunnel(outer(2))));
+    assert_eq!(run!(xdp::<A>(&mut env, &mut asked, |_| true)), Ok(Action::Tunnel(outer(2))));
     assert_eq!(ends::<A>(&asked), ((gateway(1), 5000), (pod(110), 8080)));
     // Where the program cannot reach the node, the classifier does it.
     let mut unreachable = tcp((client::<A>(), 5001), frontend, SYN);
     let before = unreachable.clone();
-    assert_eq!(xdp::<A, _, _>(&mut env, &mut unreachable, |_| false), Ok(Action::Pass));
+    assert_eq!(run!(xdp::<A>(&mut env, &mut unreachable, |_| false)), Ok(Action::Pass));
     assert_eq!(unreachable, before);
     // Near ones are chosen early and reached late.
     let mut env = first::<A>();
@@ -398,10 +397,10 @@ fn early_and_late_agree<A: Numbered>() {
     for port in 6000..6064 {
         let mut asked = tcp((client::<A>(), port), frontend, SYN);
         let before = asked.clone();
-        let early = xdp::<A, _, _>(&mut env, &mut asked, |_| true);
+        let early = run!(xdp::<A>(&mut env, &mut asked, |_| true));
         if early == Ok(Action::Pass) {
             assert_eq!(asked, before);
-            let late = from_uplink::<A, _, _>(&mut env, &mut asked);
+            let late = run!(from_uplink::<A>(&mut env, &mut asked));
             assert!(matches!(late, Ok(Action::Deliver(_))), "{late:?}");
         }
     }
@@ -430,16 +429,16 @@ fn converse<A: Numbered>(steps: &[Step], dsr: bool, nat_ports: u16) -> Result<()
         let who = (number, port * 2 + u16::from(udp_only));
         let Some((backend, seen, local)) = answers.get(&who).copied().filter(|_| reply) else {
             let mut asked = make(asker, frontend);
-            let end = match from_uplink::<A, _, _>(&mut near, &mut asked) {
+            let end = match run!(from_uplink::<A>(&mut near, &mut asked)) {
                 Ok(Action::Deliver(_)) => true,
                 Ok(Action::Tunnel(_)) => {
                     prop_assert!(
-                        from_overlay::<A, _, _>(&mut far, &mut asked, outer(1), VNI_CLUSTER).is_ok()
+                        run!(from_overlay::<A>(&mut far, &mut asked, &outer(1), VNI_CLUSTER)).is_ok()
                     );
                     false
                 }
                 Ok(Action::TunnelOutside(_)) => {
-                    prop_assert!(from_overlay::<A, _, _>(&mut far, &mut asked, outer(1), VNI_WORLD).is_ok());
+                    prop_assert!(run!(from_overlay::<A>(&mut far, &mut asked, &outer(1), VNI_WORLD)).is_ok());
                     false
                 }
                 Err(DropReason::SnatExhausted) => continue,
@@ -459,9 +458,9 @@ fn converse<A: Numbered>(steps: &[Step], dsr: bool, nat_ports: u16) -> Result<()
             answer = from_mac(mac, tcp(backend, seen, SYN | ACK));
         }
         let home = if local { &mut near } else { &mut far };
-        let mut action = from_pod::<A, _, _>(home, &mut answer, mac);
+        let mut action = run!(from_pod::<A>(home, &mut answer, mac));
         if let Ok(Action::Tunnel(_)) = action {
-            action = from_overlay::<A, _, _>(&mut near, &mut answer, outer(2), VNI_CLUSTER);
+            action = run!(from_overlay::<A>(&mut near, &mut answer, &outer(2), VNI_CLUSTER));
         }
         prop_assert_eq!(action, Ok(Action::World));
         prop_assert_eq!(ends::<A>(&answer), (frontend, asker));
@@ -498,11 +497,11 @@ proptest! {
         let (mut v4, mut v6) = (first::<V4>(), first::<V6>());
         serve(&mut v4, ServiceFlags::default(), &[(pod(10), 8080)]);
         serve(&mut v6, ServiceFlags::default(), &[(pod(10), 8080)]);
-        let _any = from_uplink::<V4, _, _>(&mut v4, &mut FakePacket(bytes.clone()));
-        let _any = from_uplink::<V6, _, _>(&mut v6, &mut FakePacket(bytes.clone()));
-        let _any = to_uplink::<V4, _, _>(&mut v4, &mut FakePacket(bytes.clone()));
-        let _any = to_uplink::<V6, _, _>(&mut v6, &mut FakePacket(bytes.clone()));
-        let _any = from_overlay::<V6, _, _>(&mut v6, &mut FakePacket(bytes.clone()), outer(2), VNI_WORLD);
-        let _any = from_pod::<V6, _, _>(&mut v6, &mut FakePacket(bytes), 10);
+        let _any = run!(from_uplink::<V4>(&mut v4, &mut FakePacket(bytes.clone())));
+        let _any = run!(from_uplink::<V6>(&mut v6, &mut FakePacket(bytes.clone())));
+        let _any = run!(to_uplink::<V4>(&mut v4, &mut FakePacket(bytes.clone())));
+        let _any = run!(to_uplink::<V6>(&mut v6, &mut FakePacket(bytes.clone())));
+        let _any = run!(from_overlay::<V6>(&mut v6, &mut FakePacket(bytes.clone()), &outer(2), VNI_WORLD));
+        let _any = run!(from_pod::<V6>(&mut v6, &mut FakePacket(bytes), 10));
     }
 }
