@@ -197,11 +197,13 @@ impl Announcer {
             tokio::select! {
                 () = drain.cancelled() => return self.leave().await,
                 Some(event) = events.recv() => {
-                    self.take_in(event);
+                    let mut news = self.take_in(event);
                     while let Ok(event) = events.try_recv() {
-                        self.take_in(event);
+                        news |= self.take_in(event);
                     }
-                    self.decide();
+                    if news {
+                        self.decide();
+                    }
                 }
                 Some((address, outcome, sent)) = writes.next() => {
                     self.election.outcome(address, outcome, sent, Instant::now());
@@ -223,7 +225,8 @@ impl Announcer {
         Box::pin(async move { (address, writer.execute(command, &services).await, sent) })
     }
 
-    fn take_in(&mut self, event: Event) {
+    /// Takes in what happened; whether it matters to who may announce, which Leases do not.
+    fn take_in(&mut self, event: Event) -> bool {
         match event {
             Event::Node(view, addresses) => {
                 self.view.node = *view;
@@ -241,6 +244,7 @@ impl Announcer {
                     Change::Remove(address) => self.election.observe(address, None, now),
                     Change::Replace(all) => self.election.list(all.into_iter().collect(), now),
                 }
+                return false;
             }
             Event::Local(service, here) => {
                 if let Some(endpoints) = self.endpoints.get_mut(&service) {
@@ -248,6 +252,7 @@ impl Announcer {
                 }
             }
         }
+        true
     }
 
     /// Watches the endpoints of those Services that need one on this node, and of no others.

@@ -50,6 +50,7 @@ struct Listed {
     services: bool,
     pools: bool,
     nodes: bool,
+    policies: bool,
 }
 
 struct Controller {
@@ -108,22 +109,27 @@ impl Controller {
                 }
                 () = wait => {}
             }
-            batch.drain(..).for_each(|event| self.take_in(event));
-            again = !self.reconcile().await;
+            let mut news = again;
+            for event in batch.drain(..) {
+                news |= self.take_in(event);
+            }
+            // Heartbeats change Nodes all the time, but rarely what matters here.
+            if news {
+                again = !self.reconcile().await;
+            }
             if !again {
                 backoff.reset();
             }
         }
     }
 
-    fn take_in(&mut self, event: Event) {
+    /// Takes in what happened; whether it is news.
+    fn take_in(&mut self, event: Event) -> bool {
         match event {
-            Event::Service(change) => {
-                self.listed.services |= keep(&mut self.known.services, change);
-            }
-            Event::Pool(change) => self.listed.pools |= keep(&mut self.known.pools, change),
-            Event::Node(change) => self.listed.nodes |= keep(&mut self.known.nodes, change),
-            Event::Policy(change) => drop(keep(&mut self.policies, change)),
+            Event::Service(change) => keep(&mut self.known.services, change, &mut self.listed.services),
+            Event::Pool(change) => keep(&mut self.known.pools, change, &mut self.listed.pools),
+            Event::Node(change) => keep(&mut self.known.nodes, change, &mut self.listed.nodes),
+            Event::Policy(change) => keep(&mut self.policies, change, &mut self.listed.policies),
         }
     }
 
@@ -291,15 +297,37 @@ fn warned(kind: &str, name: &str, error: &kube::Error) -> bool {
     false
 }
 
-/// Takes a change in; whether it was a whole list.
-fn keep<K: Ord, T>(known: &mut BTreeMap<K, T>, change: Change<K, T>) -> bool {
+/// Takes a change in; true when it is news. A whole list makes the kind a listed one.
+fn keep<K: Ord, T: PartialEq>(known: &mut BTreeMap<K, T>, change: Change<K, T>, listed: &mut bool) -> bool {
     match change {
-        Change::Upsert(key, value) => drop(known.insert(key, value)),
-        Change::Remove(key) => drop(known.remove(&key)),
+        Change::Upsert(key, value) => {
+            let news = known.get(&key) != Some(&value);
+            known.insert(key, value);
+            news
+        }
+        Change::Remove(key) => known.remove(&key).is_some(),
         Change::Replace(all) => {
-            *known = all.into_iter().collect();
-            return true;
+            let all = all.into_iter().collect();
+            let news = !*listed || *known != all;
+            *known = all;
+            *listed = true;
+            news
         }
     }
-    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_is_no_news_and_a_first_list_is_even_when_it_is_empty() {
+        let (mut known, mut listed) = (BTreeMap::new(), false);
+        assert!(keep(&mut known, Change::Replace(Vec::new()), &mut listed) && listed);
+        assert!(keep(&mut known, Change::Upsert("a", 1), &mut listed));
+        assert!(!keep(&mut known, Change::Upsert("a", 1), &mut listed));
+        assert!(!keep(&mut known, Change::Replace(vec![("a", 1)]), &mut listed));
+        assert!(keep(&mut known, Change::Remove("a"), &mut listed));
+        assert!(!keep(&mut known, Change::Remove("a"), &mut listed));
+    }
 }
