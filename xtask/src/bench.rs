@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::shell::{command, show};
 use crate::{say, tools};
 
-const NAMES: [&str; 5] = ["net", "programs", "store", "watch", "footprint"];
+const NAMES: [&str; 6] = ["net", "programs", "services", "store", "watch", "footprint"];
 
 /// Runs a benchmark.
 pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
@@ -13,9 +13,12 @@ pub(crate) fn bench(name: &str, rest: &[String]) -> Result<()> {
         bail!("no benchmark {name:?}; there are {}", NAMES.join(", "));
     }
     tools::ensure(&tools::BUILD)?;
-    if ["net", "programs", "footprint"].contains(&name) {
+    if ["net", "programs", "services", "footprint"].contains(&name) {
         tools::need_root(&format!("bench {name}"), "it makes network namespaces and loads eBPF programs")?;
         tools::ensure(&tools::CLUSTER)?;
+    }
+    if name == "services" {
+        tools::ensure(&tools::RULES)?;
     }
     if name == "store" {
         tools::ensure(&[tools::ETCD])?;

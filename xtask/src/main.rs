@@ -63,7 +63,7 @@ enum Verb {
     },
     /// Runs a benchmark and prints its table.
     Bench {
-        /// Its name: net, programs, store, watch, footprint.
+        /// Its name: net, programs, services, store, watch, footprint.
         name: String,
         /// Handed on to the benchmark.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]

@@ -31,6 +31,11 @@ pub(crate) const BUILD: [Tool; 3] = [
 /// To make network namespaces.
 pub(crate) const NETWORK: [Tool; 2] =
     [tool("ip", "iproute2", "network namespaces"), tool("sysctl", "procps", "network namespaces")];
+/// To load the rule sets that load balancing is compared with.
+pub(crate) const RULES: [Tool; 2] = [
+    tool("nft", "nftables", "kube-proxy's rules"),
+    tool("iptables-restore", "iptables", "kube-proxy's rules"),
+];
 /// To build images.
 pub(crate) const IMAGES: [Tool; 2] =
     [tool("busybox", "busybox-static", "the demo's images"), tool("strip", "binutils", "small images")];

@@ -9,6 +9,7 @@ mod footprint;
 mod net;
 mod programs;
 mod report;
+mod services;
 mod store;
 mod watch;
 
@@ -31,6 +32,14 @@ enum Name {
     Net(net::Args),
     /// Nanoseconds a packet spends in the eBPF programs, by path.
     Programs(programs::Args),
+    /// What load balancing adds to a connection, beside kube-proxy's rule sets.
+    Services(services::Args),
+    /// A part of `services` with a process and a namespace of its own.
+    #[command(hide = true)]
+    ServicesWorker(services::worker::Args),
+    /// The agent's part of `services`, in a process whose memory is measured.
+    #[command(hide = true)]
+    ServicesColdStart(services::agent::Args),
     /// Durable writes a second: the embedded store beside etcd on the same disk.
     Store(store::Args),
     /// Watch events a CPU second: the watch cache beside encoding for each watcher.
@@ -42,6 +51,9 @@ fn main() -> Result<()> {
         Name::Footprint(args) => footprint::run(&args),
         Name::Net(args) => net::run(&args),
         Name::Programs(args) => programs::run(&args),
+        Name::Services(args) => services::run(&args),
+        Name::ServicesWorker(args) => services::worker::run(&args),
+        Name::ServicesColdStart(args) => services::agent::cold_start(&args),
         Name::Store(args) => store::run(&args),
         Name::Watch(args) => watch::run(&args),
     }

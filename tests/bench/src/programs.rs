@@ -3,21 +3,27 @@
 //! Paths that leave the packet as it was run hot, many times in a row. Paths that translate it cannot: the next run would
 //! see another packet. They run once per call, beside the empty program measured the same way.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use skep_abi::programs::{Classifier, FROM_HOST, FROM_POD, TO_POD};
-use skep_datapath::{Limits, TestPacket, limits};
+use skep_abi::programs::{Classifier, FROM_HOST, FROM_POD, FROM_UPLINK, TO_POD};
+use skep_datapath::{Frontend, FrontendFlags, Limits, Scope, TestPacket, limits, verify::verify};
 use skep_model::Protocol;
 use skep_test_programs::{
     Bench, Crafted, Segment,
     bench::{
-        DROP, GATEWAY, HOST_MAC, LOOPBACK, NEIGHBOUR, NET_MAC, NODE, PASS, POD, POD_HOST_MAC, POD_MAC,
+        BpfFs, DROP, GATEWAY, HOST_MAC, LOOPBACK, NEIGHBOUR, NET_MAC, NODE, PASS, POD, POD_HOST_MAC, POD_MAC,
         REDIRECT, REMOTE_POD, VIP, WORLD,
     },
     craft::{ACK, SYN},
 };
 
 use crate::report::{Goal, Peer, Report};
+
+const NODE_PORT: u16 = 30_080;
+/// The router that the world is behind.
+const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 9, 9];
 
 /// Options.
 #[derive(Debug, Parser)]
@@ -38,6 +44,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut report = Report::new("programs");
     hot(&bench, &limits, args, &mut report)?;
     single(&bench, &limits, args, &mut report)?;
+    verifier(&mut report)?;
     report.finish()
 }
 
@@ -69,7 +76,8 @@ fn hot(bench: &Bench, limits: &Limits, args: &Args, report: &mut Report) -> Resu
             || Ok(limits.test_run(limits::NOOP, &seen(&local, args.repeat))?.duration.as_nanos() as f64),
         )?;
     let peer = Peer { name: "a program that does nothing", value: noop };
-    let paths: [(&str, &Classifier, Vec<u8>, u32); 6] = [
+    let from_world = |to| Crafted::new(ROUTER_MAC, HOST_MAC, WORLD, NODE, tcp(5000, to, ACK)).bytes();
+    let paths: [(&str, &Classifier, Vec<u8>, u32); 8] = [
         ("from a pod to a neighbour (tracked, redirected)", &FROM_POD, local.clone(), REDIRECT),
         ("from a pod into the tunnel", &FROM_POD, from_pod(REMOTE_POD, tcp(4000, 80, ACK)), REDIRECT),
         ("from a pod to its node", &FROM_POD, from_pod(NODE, tcp(4000, 80, ACK)), PASS),
@@ -84,6 +92,13 @@ fn hot(bench: &Bench, limits: &Limits, args: &Args, report: &mut Report) -> Resu
             &FROM_HOST,
             Crafted::new(HOST_MAC, NET_MAC, NODE, REMOTE_POD, tcp(5000, 80, ACK)).bytes(),
             REDIRECT,
+        ),
+        ("at the uplink, no port of a Service", &FROM_UPLINK, from_world(22), PASS),
+        (
+            "at the uplink, in the range of node ports, none of ours",
+            &FROM_UPLINK,
+            from_world(NODE_PORT + 1),
+            PASS,
         ),
         (
             "spoofed source, dropped",
@@ -111,6 +126,40 @@ fn median(calls: u32, mut measure: impl FnMut(u32) -> Result<u64>) -> Result<f64
     }
     all.sort_unstable();
     Ok(*all.get(all.len() / 2).context("no calls")? as f64)
+}
+
+/// A node port with a backend on this node: its packets are known by their flow, or new.
+fn node_port(bench: &Bench, calls: u32, add: &mut impl FnMut(&str, f64)) -> Result<()> {
+    let flags = FrontendFlags { external: true, node_port: true, ..FrontendFlags::default() };
+    let backends = [(IpAddr::V4(NEIGHBOUR), 8080)];
+    let place = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), NODE_PORT, Protocol::Tcp);
+    bench.frontend(place, Scope::Inside, Frontend { flags, ..Frontend::new(3, 0) }, &backends)?;
+    let run = |from: u16, flags: u8| -> Result<u64> {
+        let packet = Crafted::new(ROUTER_MAC, HOST_MAC, WORLD, NODE, tcp(from, NODE_PORT, flags)).bytes();
+        let outcome = bench.datapath().test_run(&FROM_UPLINK, &seen(&packet, 1))?;
+        ensure!(outcome.verdict == REDIRECT, "verdict {}", outcome.verdict);
+        Ok(outcome.duration.as_nanos() as u64)
+    };
+    run(5000, SYN)?;
+    add("one run: node port, known flow, DNAT to a pod here", median(calls, |_| run(5000, ACK))?);
+    let fresh = |call: u32| run(1 + (call % 60_000) as u16, SYN);
+    add("one run: first packet to a node port", median(calls, fresh)?);
+    Ok(())
+}
+
+/// What this kernel's verifier looked at, and how long it took.
+fn verifier(report: &mut Report) -> Result<()> {
+    let pins = BpfFs::mount()?;
+    for fact in verify(None, pins.path(), &[])? {
+        ensure!(fact.refused.is_none(), "{} is refused: {:?}", fact.program, fact.refused);
+        let name = format!("verified instructions of {}", fact.program);
+        let limit = Peer { name: "the kernel's limit", value: 1_000_000.0 };
+        report.add(name, f64::from(fact.verified), "", limit, Goal::AtMost(1.0));
+        let seconds = Peer { name: "a second", value: 1000.0 };
+        let name = format!("time to load {}", fact.program);
+        report.add(name, fact.duration.as_secs_f64() * 1000.0, "ms", seconds, Goal::None);
+    }
+    Ok(())
 }
 
 fn single(bench: &Bench, limits: &Limits, args: &Args, report: &mut Report) -> Result<()> {
@@ -142,5 +191,5 @@ fn single(bench: &Bench, limits: &Limits, args: &Args, report: &mut Report) -> R
         "one run: first packet to a Service",
         median(args.calls, |call| nanoseconds(&FROM_POD, &fresh(call)))?,
     );
-    Ok(())
+    node_port(bench, args.calls, &mut add)
 }
