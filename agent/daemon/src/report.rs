@@ -76,6 +76,11 @@ pub(crate) struct Report {
 pub(crate) struct Balance {
     mode: &'static str,
     algorithm: &'static str,
+    /// Zero without tables.
+    maglev_table_size: u16,
+    families: Vec<&'static str>,
+    /// Where kube-proxy's health is served.
+    kube_proxy_health: Option<String>,
     uplinks: Vec<Uplink>,
 }
 
@@ -174,11 +179,15 @@ impl Reporter {
                 "topSets": map.top_sets.iter().map(set).collect::<Vec<_>>(),
             })
         };
+        let services = self.summary.borrow().services;
+        let mut balance = json!(self.balance());
+        balance["frontends"] = json!(services.frontends);
+        balance["backends"] = json!(services.backends);
         json!({
             "synced": health.is_synced,
             "leaving": health.is_leaving,
             "checks": health.checks.iter().map(check).collect::<Vec<_>>(),
-            "loadBalancing": self.balance(),
+            "loadBalancing": balance,
             "maps": self.pressures.borrow().iter().map(pressure).collect::<Vec<_>>(),
             "kubeProxy": &*self.kube_proxy.borrow(),
         })
@@ -188,6 +197,9 @@ impl Reporter {
         Balance {
             mode: if self.balancing.lb_mode == Mode::Dsr { "dsr" } else { "snat" },
             algorithm: if self.balancing.maglev().is_some() { "maglev" } else { "random" },
+            maglev_table_size: self.balancing.maglev().unwrap_or(0),
+            families: self.own.addresses().map(|ip| if ip.is_ipv4() { "IPv4" } else { "IPv6" }).collect(),
+            kube_proxy_health: self.balancing.kube_proxy_health.0.map(|address| address.to_string()),
             uplinks: self.uplinks.borrow().clone(),
         }
     }
