@@ -112,6 +112,9 @@ fn sctp_keeps_its_ports_or_fails() {
     assert_eq!(open(2), Err(DropReason::SnatExhausted));
 }
 
+/// Number and port of a client, and the frontend that it asked.
+type Owner = (u8, u16, u8);
+
 proptest! {
     /// Whatever is opened, closed and forgotten: no two live flows to a backend have the same source.
     #[test]
@@ -121,7 +124,7 @@ proptest! {
     ) {
         let mut env = world::<V4>();
         env.nat_ports = (5000, 5000 + range);
-        let mut live: HashMap<(Target<V4>, V4, u16), (u8, u16, u8)> = HashMap::new();
+        let mut live: HashMap<(Target<V4>, Target<V4>), Owner> = HashMap::new();
         for (client, port, frontend, backend, own, close) in steps {
             let port = 5000 + port;
             let to = target(244, 100 + backend, 8080);
@@ -129,7 +132,7 @@ proptest! {
             let Ok(chosen) = open(&mut env, (client, port), frontend, to, source) else { continue };
             let seen = chosen.unwrap_or(Target { addr: V4::numbered(200, client), port: Be16::new(port) });
             let owner = (client, port, frontend);
-            let key = (to, seen.addr, seen.port.get());
+            let key = (to, seen);
             if let Some(other) = live.get(&key) {
                 prop_assert_eq!(*other, owner, "taken from a live flow");
             }

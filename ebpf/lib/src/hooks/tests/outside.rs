@@ -1,6 +1,6 @@
 //! Clients outside the cluster in memory: two nodes, a client, and whatever may come in between, in both families.
 
-use std::vec::Vec;
+use std::{collections::HashMap, vec::Vec};
 
 use proptest::prelude::*;
 use skep_abi::{
@@ -415,13 +415,16 @@ fn what_is_decided_before_the_stack_is_carried_out_behind_it() {
 /// A packet of a conversation: which client and port, which way, and what it shows.
 type Step = (u8, u16, bool, bool);
 
+/// Backend, what it sees of the client, and whether it is on the first node.
+type Reached<A> = ((A, u16), (A, u16), bool);
+
 /// Sends packets both ways between clients and node ports through both nodes.
 fn converse<A: Numbered>(steps: &[Step], dsr: bool, nat_ports: u16) -> Result<(), TestCaseError> {
     let (mut near, mut far) = if dsr { direct::<A>() } else { (first::<A>(), second::<A>()) };
     near.nat_ports = (5000, 5000 + nat_ports);
     let backends: Vec<_> = [10, 11, 110, 111].map(|number| (pod::<A>(number), 8080)).to_vec();
     serve(&mut near, ServiceFlags::default(), &backends);
-    let mut answers: std::collections::HashMap<(u8, u16), ((A, u16), (A, u16), bool)> = Default::default();
+    let mut answers: HashMap<(u8, u16), Reached<A>> = HashMap::new();
     for (number, port, reply, udp_only) in steps.iter().copied() {
         let asker = (A::numbered(200, number), 5000 + port);
         let frontend = (node_ip(1), PORT);
