@@ -24,11 +24,13 @@ pub(crate) enum Level {
     Lab,
     /// What a kubectl user does, on a cluster of three nodes (root).
     E2e,
+    /// Clusters of both families and of IPv6 alone (root).
+    Families,
     /// The programs on other kernels, in virtual machines.
     Vm,
 }
 
-const ALL: [Level; 5] = [Level::Unit, Level::Programs, Level::Lab, Level::E2e, Level::Vm];
+const ALL: [Level; 6] = [Level::Unit, Level::Programs, Level::Lab, Level::E2e, Level::Families, Level::Vm];
 
 /// Runs a level, or all; fails when a test failed. A level that failed is tried again `retries` times, and says so.
 /// `kernels` are those of the virtual machines; all when there are none.
@@ -74,6 +76,7 @@ impl Level {
             Self::Programs => "programs",
             Self::Lab => "lab",
             Self::E2e => "e2e",
+            Self::Families => "families",
             Self::Vm => "vm",
         }
     }
@@ -84,7 +87,9 @@ impl Level {
             Self::Unit | Self::Vm => None,
             _ if tools::is_root() => None,
             Self::Programs => Some("needs root: it loads eBPF programs"),
-            Self::Lab | Self::E2e => Some("needs root: it makes nodes of namespaces, mounts and cgroups"),
+            Self::Lab | Self::E2e | Self::Families => {
+                Some("needs root: it makes nodes of namespaces, mounts and cgroups")
+            }
         }
     }
 
@@ -122,7 +127,7 @@ impl Level {
                 tools::ensure(&tools::NETWORK)?;
                 ebpf::build()
             }
-            Self::Lab | Self::E2e => {
+            Self::Lab | Self::E2e | Self::Families => {
                 tools::ensure(&tools::CLUSTER)?;
                 tools::ensure(&[tools::ETCD])?;
                 products::build()?;
@@ -141,6 +146,7 @@ impl Level {
             Self::Programs => "test --locked --no-fail-fast --package skep-test-programs -- --test-threads=1",
             Self::Lab => "test --locked --package skep-test-lab --test lab",
             Self::E2e => "test --locked --package skep-test-lab --test e2e",
+            Self::Families => "test --locked --package skep-test-lab --test families",
             Self::Vm => "",
         };
         line.split_whitespace().collect()
@@ -151,7 +157,7 @@ impl Level {
         let minutes = match self {
             Self::Unit => 40,
             Self::Programs => 20,
-            Self::Lab | Self::E2e | Self::Vm => 15,
+            Self::Lab | Self::E2e | Self::Families | Self::Vm => 15,
         };
         Duration::from_secs(minutes * 60)
     }

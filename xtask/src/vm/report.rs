@@ -82,7 +82,6 @@ impl Report {
 
     fn mark(&mut self, line: &str, words: &str) {
         if let Some(facts) = facts::parse(line) {
-            self.compare(&facts);
             self.facts = facts;
             return;
         }
@@ -146,7 +145,9 @@ impl Report {
         }
     }
 
-    fn compare(&mut self, facts: &Facts) {
+    /// Compares what the kernel can do with what is expected of it; called at the end.
+    pub(crate) fn compare(&mut self) {
+        let facts = self.facts.clone();
         for (name, expected) in self.expected.clone() {
             let found = facts.features.get(&name).unwrap_or(&Value::Null);
             if *found != expected {
@@ -301,6 +302,7 @@ mod tests {
         report.line(
             "@skep facts {\"release\":\"5.10\",\"features\":{\"attach\":\"clsact\",\"bpf_loop\":true,\"new\":true},\"programs\":[]}",
         );
+        report.compare();
         assert_eq!(report.troubles.len(), 2, "{:?}", report.troubles);
         assert!(report.troubles[0].contains("bpf_loop"));
         assert_eq!(report.lacks, ["tcx", "bpf_loop"]);

@@ -8,7 +8,7 @@ use std::io::Write;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use aya::{EbpfLoader, programs::Program};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use skep_datapath::{AttachKind, objects};
 use skep_test_programs::{Attach, Bench, Cluster, bench::BpfFs};
 use skep_test_vm::{MARK, features, verifier, verifier::Verified};
@@ -25,13 +25,18 @@ fn main() -> Result<()> {
 
 fn facts() -> Result<()> {
     let mut features = features::probe();
-    let opened = attach();
-    features.insert("attach".into(), opened.as_ref().map_or(Value::Null, |kind| (*kind).into()));
+    // First what needs no data path: it is worth knowing when none opens.
+    tell(&features, &[])?;
+    let kind = attach()?;
+    features.insert("attach".into(), kind.into());
     let programs: Vec<Value> = verifier::seen().iter().map(row).collect();
+    tell(&features, &programs)
+}
+
+fn tell(features: &Map<String, Value>, programs: &[Value]) -> Result<()> {
     let release = nix::sys::utsname::uname()?.release().to_string_lossy().into_owned();
     let facts = json!({"release": release, "features": features, "programs": programs});
-    writeln!(std::io::stdout(), "{MARK}facts {facts}")?;
-    opened.map(drop)
+    Ok(writeln!(std::io::stdout(), "{MARK}facts {facts}")?)
 }
 
 /// How classifiers are attached here.
@@ -83,7 +88,7 @@ fn programs() -> Result<()> {
             )?;
             if let Err(error) = result {
                 refused += 1;
-                let words = seen.refused.unwrap_or_else(|| error.to_string());
+                let words = format!("{error}\n{}", seen.refused.unwrap_or_default());
                 let lines: Vec<&str> = words.lines().collect();
                 let last = lines.len().saturating_sub(LAST_WORDS);
                 writeln!(out, "    REFUSED, its last words:\n{}", lines[last..].join("\n"))?;
