@@ -17,6 +17,7 @@ use crate::{
     env::{Balancer, Env, SockEnv},
     family::Family,
     frame::Frame,
+    hooks::Action,
     packet::{ChecksumFix, Packet},
     room::Room,
 };
@@ -349,6 +350,32 @@ pub(crate) fn echo<A: Numbered>(src: A, dst: A, kind: u8, id: u16) -> FakePacket
     l4.extend(id.to_be_bytes());
     l4.extend([0, 1]);
     build(src, dst, A::ICMP, l4, 2)
+}
+
+/// Where a hook sent a packet, with what goes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    Deliver(Endpoint),
+    Tunnel(V6),
+    TunnelOutside(V6),
+    Pass,
+    HostIngress,
+    World,
+    Answer,
+}
+
+impl Sent {
+    pub(crate) fn from<A>(room: &Room<A>) -> Self {
+        match room.action {
+            Action::Deliver => Sent::Deliver(room.endpoint),
+            Action::Tunnel => Sent::Tunnel(room.node),
+            Action::TunnelOutside => Sent::TunnelOutside(room.node),
+            Action::Pass => Sent::Pass,
+            Action::HostIngress => Sent::HostIngress,
+            Action::World => Sent::World,
+            Action::Answer => Sent::Answer,
+        }
+    }
 }
 
 /// The frame of a packet.

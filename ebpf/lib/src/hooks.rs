@@ -5,7 +5,7 @@
 //! No hook decrements the time to live: whatever leaves the node by the tunnel is delivered on the other side or dropped,
 //! so nothing can circle, and the kernel's own VXLAN and redirect helpers do not either.
 
-use skep_abi::{DropReason, Endpoint, PeerFlags, V6};
+use skep_abi::{DropReason, PeerFlags, V6};
 
 use crate::{conntrack::Target, env::Env, family::Family, room::Room};
 
@@ -21,15 +21,17 @@ pub use overlay::{from_overlay, to_overlay};
 pub use pod::{from_pod, to_pod};
 pub use uplink::{from_uplink, to_uplink};
 
-/// Where a packet goes.
+/// Where a packet goes. Facts that go with it are in the [`Room`], because LLVM writes the bytes that a variant does not
+/// have from registers that hold nothing, which no verifier takes.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Into a pod of this node, past the host's stack.
-    Deliver(Endpoint),
-    /// Through the tunnel to the node with this underlay address (IPv4 as a mapped address), as inside traffic.
-    Tunnel(V6),
+    /// Into a pod of this node, [`Room::endpoint`], past the host's stack.
+    Deliver,
+    /// Through the tunnel to [`Room::node`], as inside traffic.
+    Tunnel,
     /// Likewise, untranslated from a client outside the cluster.
-    TunnelOutside(V6),
+    TunnelOutside,
     /// On to the stack, or to the device it was sent to.
     Pass,
     /// To the stack as if it came in on the node-side veth pair.
@@ -46,28 +48,30 @@ pub enum Action {
 /// [`DropReason::NoEndpoint`].
 #[inline(never)]
 fn route<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
-    let dst = room.plan.to.addr;
-    room.action = match env.endpoint(dst) {
-        Some(endpoint) => Action::Deliver(endpoint),
-        None => beyond(env, dst)?,
-    };
+    let Some(endpoint) = env.endpoint(room.plan.to.addr) else { return beyond(env, room) };
+    room.endpoint = endpoint;
+    room.action = Action::Deliver;
     Ok(())
 }
 
-/// Where an address is that no pod of this node has.
+/// The same for an address that no pod of this node has.
 #[inline(always)]
-fn beyond<A: Family, E: Env<A>>(env: &mut E, dst: A) -> Result<Action, DropReason> {
+fn beyond<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
+    let dst = room.plan.to.addr;
+    room.action = Action::World;
     let Some(peer) = env.peer(dst) else {
-        return if is_inside(env, dst) { Err(DropReason::NoEndpoint) } else { Ok(Action::World) };
+        return if is_inside(env, dst) { Err(DropReason::NoEndpoint) } else { Ok(()) };
     };
     if peer.flags.any(PeerFlags::HOST) {
-        return Ok(Action::HostIngress);
-    }
-    if peer.flags.any(PeerFlags::REMOTE_NODE.with(PeerFlags::REMOTE_PODS)) {
+        room.action = Action::HostIngress;
+    } else if !peer.flags.any(PeerFlags::REMOTE_NODE.with(PeerFlags::REMOTE_PODS)) {
+        return Err(DropReason::NoEndpoint);
+    } else if peer.node != V6::from_raw([0; 4]) {
         // Without a tunnel the underlay's own routes lead there.
-        return Ok(if peer.node == V6::from_raw([0; 4]) { Action::World } else { Action::Tunnel(peer.node) });
+        room.node = peer.node;
+        room.action = Action::Tunnel;
     }
-    Err(DropReason::NoEndpoint)
+    Ok(())
 }
 
 /// Whether an address that the ipcache does not know belongs to the cluster nevertheless.

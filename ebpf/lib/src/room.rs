@@ -4,7 +4,7 @@
 //! about registers and stack, it follows through every branch that comes after. So hooks work in steps that are functions
 //! of their own and leave their results here: in a map value, where results cost no stack and are nobody's history.
 
-use skep_abi::{Addr, CtValue, ServiceValue};
+use skep_abi::{Addr, CtValue, Endpoint, ServiceValue, V6};
 
 use crate::{
     flow::{Fresh, Handled, Plan},
@@ -25,13 +25,17 @@ pub struct Room<A> {
     pub service: ServiceValue,
     /// The entry that is being made for its flow.
     pub flow: CtValue<A>,
+    /// The underlay address of the node that it goes to (IPv4 as a mapped address).
+    pub node: V6,
+    /// The pod that it goes to.
+    pub endpoint: Endpoint,
     /// Where it goes: the result of a hook.
     pub action: Action,
 }
 
 const _: () = {
-    assert!(size_of::<Room<skep_abi::V6>>() <= skep_abi::maps::ROOM.value as usize);
-    assert!(align_of::<Room<skep_abi::V6>>() <= 8);
+    assert!(size_of::<Room<V6>>() <= skep_abi::maps::ROOM.value as usize);
+    assert!(align_of::<Room<V6>>() <= 8);
 };
 
 impl<A: Addr> Room<A> {
@@ -53,6 +57,8 @@ impl<A: Addr> Room<A> {
             },
             service: ServiceValue::default(),
             flow: CtValue::default(),
+            node: V6::default(),
+            endpoint: Endpoint::default(),
             action: Action::Pass,
         }
     }

@@ -39,8 +39,8 @@ pub fn xdp<A: Family, P: Packet, E: Env<A>>(
         return Ok(());
     }
     match room.action {
-        Action::Tunnel(node) | Action::TunnelOutside(node) => {
-            if !way(node) {
+        Action::Tunnel | Action::TunnelOutside => {
+            if !way(room.node) {
                 room.action = Action::Pass;
                 return Ok(());
             }

@@ -56,7 +56,7 @@ fn from_peer<A: Family, P: Packet, E: Env<A>>(
     handle(env, packet, room, Sender::Other)?;
     route_frame(env, room)?;
     match room.action {
-        Action::Deliver(_) | Action::HostIngress => Ok(()),
+        Action::Deliver | Action::HostIngress => Ok(()),
         // The answer of a backend to a client that is not on this node: this node stood in for it.
         _ if room.plan.handled == Handled::Reply => Ok(()),
         // A complaint about such an answer goes back to the backend.
@@ -114,7 +114,7 @@ fn from_outside<A: Family, P: Packet, E: Env<A>>(
 fn check_here<A: Family>(room: &Room<A>) -> Result<(), DropReason> {
     match room.action {
         _ if room.plan.handled != Handled::Translated => Err(DropReason::NotOutside),
-        Action::Deliver(_) | Action::HostIngress => Ok(()),
+        Action::Deliver | Action::HostIngress => Ok(()),
         _ => Err(DropReason::NotForThisNode),
     }
 }
@@ -134,7 +134,7 @@ pub fn to_overlay<A: Family, P: Packet, E: Env<A>>(
     handle(env, packet, room, Sender::Other)?;
     route_frame(env, room)?;
     match room.action {
-        Action::Tunnel(_) => Ok(()),
+        Action::Tunnel => Ok(()),
         _ => Err(DropReason::NotForThisNode),
     }
 }

@@ -4,14 +4,13 @@ mod outside;
 
 use skep_abi::{DropReason, Mac, PeerFlags, V4, V6};
 
-use super::Action;
-use crate::fake::{FakeEnv, FakePacket, Numbered, pod_mac, tcp, udp};
+use crate::fake::{FakeEnv, FakePacket, Numbered, Sent as Action, pod_mac, tcp, udp};
 
 /// Runs a hook in an empty room.
 macro_rules! run {
     ($hook:ident::<$a:ty>($env:expr, $packet:expr $(, $more:expr)*)) => {{
         let mut room = $crate::Room::<$a>::new();
-        $crate::hooks::$hook($env, $packet, &mut room $(, $more)*).map(|()| room.action)
+        $crate::hooks::$hook($env, $packet, &mut room $(, $more)*).map(|()| $crate::fake::Sent::from(&room))
     }};
 }
 pub(super) use run;

@@ -49,7 +49,7 @@ pub fn from_uplink<A: Family, P: Packet, E: Env<A>>(
 #[inline(always)]
 pub(super) fn source_for(action: &Action) -> Source {
     match action {
-        Action::Tunnel(_) | Action::World => Source::Gateway,
+        Action::Tunnel | Action::World => Source::Gateway,
         _ => Source::Own,
     }
 }
@@ -104,10 +104,7 @@ fn weigh<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<bool, 
 #[inline(always)]
 fn place<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
     route(env, room)?;
-    if matches!(room.action, Action::Tunnel(_))
-        && room.plan.fresh == Fresh::Set
-        && env.mode().any(NodeMode::DSR)
-    {
+    if room.action == Action::Tunnel && room.plan.fresh == Fresh::Set && env.mode().any(NodeMode::DSR) {
         room.plan.handled = Handled::Forwarded;
     }
     forward(room)
@@ -117,9 +114,7 @@ fn place<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), Dr
 #[inline(always)]
 fn forward<A: Family>(room: &mut Room<A>) -> Result<(), DropReason> {
     match room.action {
-        Action::Tunnel(node) if room.plan.handled == Handled::Forwarded => {
-            room.action = Action::TunnelOutside(node);
-        }
+        Action::Tunnel if room.plan.handled == Handled::Forwarded => room.action = Action::TunnelOutside,
         // The backend that the flow was sent to has come here, or gone.
         _ if room.plan.handled == Handled::Forwarded => return Err(DropReason::NoEndpoint),
         Action::HostIngress => room.action = Action::Pass,

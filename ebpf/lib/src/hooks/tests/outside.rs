@@ -9,8 +9,8 @@ use skep_abi::{
 };
 
 use crate::{
-    fake::{self, FakeEnv, FakePacket, Numbered, build, is_sound, parsed, pod_mac, tcp, udp},
-    hooks::{Action, tests::run},
+    fake::{self, FakeEnv, FakePacket, Numbered, Sent as Action, build, is_sound, parsed, pod_mac, tcp, udp},
+    hooks::tests::run,
 };
 
 const FIN: u8 = 1;
