@@ -27,7 +27,7 @@ use crate::report::{self, Report};
 use bed::{Kernel, Rules};
 use ours::Ours;
 use samples::{Pattern, Samples};
-use worker::{CLIENTS, Worker};
+use worker::{CLIENTS, Place, Worker};
 
 /// Options.
 #[derive(Debug, clap::Args)]
@@ -170,6 +170,13 @@ impl Beds {
         self.ipt.install(services, folder.path())
     }
 
+    /// Puts clients and servers where a pattern wants them.
+    fn pin(&self, pattern: Pattern) -> Result<()> {
+        let place = if pattern == Pattern::Connect32 { Place::Any } else { Place::One };
+        let servers = [self.plain.server(), self.nft.server(), self.ipt.server(), self.ours.server()];
+        servers.into_iter().chain(&self.clients).try_for_each(|worker| worker.pin(place))
+    }
+
     /// One slice of one contestant.
     fn measure(&mut self, at: usize, pattern: Pattern, time: Duration) -> Result<(worker::Counted, u64)> {
         let who = *Contestant::ALL.get(at).context("no such contestant")?;
@@ -215,6 +222,7 @@ fn rounds(beds: &mut Beds, args: &Args, iptables: bool) -> Result<Vec<Samples>> 
     let mut all = vec![Samples::default(); Contestant::ALL.len()];
     for round in 0..=rounds {
         for pattern in Pattern::ALL {
+            beds.pin(pattern)?;
             for (at, who) in Contestant::ALL.iter().enumerate() {
                 if !iptables && matches!(who, Contestant::IptService | Contestant::IptNodePort) {
                     continue;

@@ -20,7 +20,7 @@ impl Pattern {
 /// One pattern's slices, in the order of the rounds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Series {
-    /// Wall time of one connection or exchange: the rate turned over, nanoseconds.
+    /// Wall time of one connection or exchange, nanoseconds: of one client the median, of many the rate turned over.
     pub(super) wall: Vec<f64>,
     /// Processor time of one, both ends and what the kernel does on their behalf, nanoseconds.
     pub(super) cpu: Vec<f64>,
@@ -28,8 +28,8 @@ pub(super) struct Series {
 }
 
 impl Series {
-    fn add(&mut self, counted: Counted, cpu: u64) {
-        self.wall.push(counted.share);
+    fn add(&mut self, wall: f64, counted: Counted, cpu: u64) {
+        self.wall.push(wall);
         self.cpu.push(cpu as f64 / counted.count.max(1) as f64);
         self.opened.extend(counted.opened);
     }
@@ -54,9 +54,9 @@ pub(super) struct Samples {
 impl Samples {
     pub(super) fn add(&mut self, pattern: Pattern, counted: Counted, cpu: u64) {
         match pattern {
-            Pattern::Connect1 => self.connect1.add(counted, cpu),
-            Pattern::Connect32 => self.connect32.add(counted, cpu),
-            Pattern::Exchange => self.exchange.add(counted, cpu),
+            Pattern::Connect1 => self.connect1.add(counted.each, counted, cpu),
+            Pattern::Connect32 => self.connect32.add(counted.share, counted, cpu),
+            Pattern::Exchange => self.exchange.add(counted.each, counted, cpu),
         }
     }
 

@@ -14,6 +14,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    unistd::Pid,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use skep_test_programs::netns::Netns;
 use socket2::{Domain, SockRef, Socket, Type};
@@ -48,7 +52,8 @@ enum Order {
 pub(crate) struct Counted {
     /// Connections or exchanges.
     pub(crate) count: u64,
-    /// Wall time of one of them as a client sees it, nanoseconds, mean.
+    /// Wall time of one of them as a client sees it, nanoseconds, median: what else the machine does in between, which
+    /// makes few of them much slower, does not count.
     pub(crate) each: f64,
     /// Wall time of all of them divided by their number, nanoseconds: the rate turned over.
     pub(crate) share: f64,
@@ -106,6 +111,20 @@ impl Worker {
         Ok(total)
     }
 
+    /// Keeps all its threads on one processor, or lets them go wherever they want.
+    pub(crate) fn pin(&self, place: Place) -> Result<()> {
+        let any = sched_getaffinity(Pid::from_raw(0))?;
+        let set = match place {
+            Place::One => first_of(&any)?,
+            Place::Any => any,
+        };
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))?.flatten() {
+            let id: i32 = task.file_name().to_string_lossy().parse().context("a thread without a number")?;
+            sched_setaffinity(Pid::from_raw(id), &set)?;
+        }
+        Ok(())
+    }
+
     fn ask(&mut self, order: &Order) -> Result<Counted> {
         send(&mut self.input, order)?;
         let answer: Answer = receive(&mut self.output)?.context("a worker has ended")?;
@@ -118,6 +137,24 @@ impl Drop for Worker {
         let _best_effort = self.child.kill();
         let _best_effort = self.child.wait();
     }
+}
+
+/// Where the threads of a worker may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// All of both ends on one processor: nothing waits for another one to wake up, which takes longer than what is
+    /// measured, and differs from time to time.
+    One,
+    /// Anywhere.
+    Any,
+}
+
+fn first_of(set: &CpuSet) -> Result<CpuSet> {
+    let mut first = CpuSet::new();
+    let numbers = 0..CpuSet::count();
+    let number = numbers.into_iter().find(|number| set.is_set(*number).unwrap_or(false));
+    first.set(number.context("no processor")?)?;
+    Ok(first)
 }
 
 /// Nanoseconds on a processor, the first field.
@@ -220,19 +257,14 @@ impl Pool {
         for client in &self.clients[..clients] {
             client.orders.send((to, end)).context("a client is gone")?;
         }
-        let mut counted = Counted::default();
-        let mut busy = 0.0;
+        let (mut opened, mut whole) = (Vec::new(), Vec::new());
         for client in &self.clients[..clients] {
-            for (opened, whole) in client.answers.recv().context("a client is gone")?? {
-                counted.count += 1;
-                counted.opened.push(opened);
-                busy += f64::from(whole);
-            }
+            let (first, all): (Vec<u32>, Vec<u32>) =
+                client.answers.recv().context("a client is gone")??.into_iter().unzip();
+            opened.extend(first);
+            whole.extend(all);
         }
-        ensure!(counted.count > 0, "no connection within {time:?}");
-        counted.each = busy / counted.count as f64;
-        counted.share = began.elapsed().as_nanos() as f64 / counted.count as f64;
-        Ok(counted)
+        counted(began.elapsed(), whole, opened)
     }
 }
 
@@ -256,14 +288,24 @@ fn connections(to: SocketAddr, end: Instant) -> Result<Vec<(u32, u32)>> {
 
 fn exchanges(to: SocketAddr, time: Duration) -> Result<Counted> {
     let mut stream = open(to)?;
-    let (began, mut count) = (Instant::now(), 0u64);
-    while began.elapsed() < time {
+    let (began, mut all) = (Instant::now(), Vec::new());
+    let mut last = began;
+    while last - began < time {
         exchange(&mut stream)?;
-        count += 1;
+        let now = Instant::now();
+        all.push(nanoseconds(now - last));
+        last = now;
     }
-    let each = began.elapsed().as_nanos() as f64 / count as f64;
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-    Ok(Counted { count, each, share: each, opened: Vec::new() })
+    counted(began.elapsed(), all, Vec::new())
+}
+
+/// Sums up what took `wall` altogether, and each of them so long.
+fn counted(wall: Duration, mut each: Vec<u32>, opened: Vec<u32>) -> Result<Counted> {
+    each.sort_unstable();
+    let middle = each.get(each.len() / 2).context("nothing came through in time")?;
+    let share = wall.as_nanos() as f64 / each.len() as f64;
+    Ok(Counted { count: each.len() as u64, each: f64::from(*middle), share, opened })
 }
 
 fn open(to: SocketAddr) -> Result<TcpStream> {
