@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use skep_test_lab::cases;
 use skep_test_lab::suite::{Case, run_with};
 
+#[path = "families/balancer.rs"]
+mod balancer;
 #[path = "families/both.rs"]
 mod both;
 #[path = "families/each.rs"]
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         each::pods_reach_the_api_through_its_service,
         each::large_answers_cross_the_tunnel,
         each::probes_logs_exec_and_port_forward_work,
+        balancer::announced_addresses_of_each_family_answer_their_neighbours,
     ];
     let of_one: &[Case] = cases![
         each::pods_answer_each_other_on_every_node,
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         each::pods_reach_the_api_through_its_service,
         each::large_answers_cross_the_tunnel,
         each::probes_logs_exec_and_port_forward_work,
+        balancer::announced_addresses_of_each_family_answer_their_neighbours,
     ];
     for (families, cases) in [("dual", of_both), ("ipv6", of_one)] {
         if !asked.is_empty() && asked != families {
