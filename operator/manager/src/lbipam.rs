@@ -1,14 +1,15 @@
 //! LB-IPAM: gives Services of type LoadBalancer addresses from the cluster's `LoadBalancerIPPool`s.
 //!
 //! Map: [`facts`] is what matters of the objects, [`range`], [`pool`] and [`sharing`] are the rules, [`plan`] says who
-//! gets what, [`report`] what everybody's status says, all of them pure; [`watch`] brings the facts in and
-//! [`controller`] carries plans out.
+//! gets what, [`report`] what everybody's status says, all of them pure; [`watch`] brings the facts in, [`controller`]
+//! carries plans out, and [`metrics`] counts.
 //!
 //! The only memory is the Services' status: what is assigned there is adopted before anything new is given. So
 //! nothing is planned before every list is in, and after a write the result is known before the next plan is made.
 
 mod controller;
 mod facts;
+mod metrics;
 mod plan;
 mod policy;
 mod pool;
@@ -19,5 +20,6 @@ mod sharing;
 mod watch;
 
 pub(crate) use controller::run;
+pub(crate) use metrics::Metrics;
 pub(crate) use plan::Settings;
 pub(crate) use pool::Reserved;

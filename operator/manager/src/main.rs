@@ -73,6 +73,7 @@ async fn main() -> anyhow::Result<()> {
 
     let listener = admin::bind(options.admin).await.with_context(|| format!("--admin {}", options.admin))?;
     let metrics = prometheus::Registry::new();
+    let lbipam_metrics = lbipam::Metrics::register(&metrics)?;
     let token = readiness.token("api");
     drain.spawn(admin::serve(listener, Admin { readiness, metrics, log_level }.router(), drain.clone()));
 
@@ -81,7 +82,7 @@ async fn main() -> anyhow::Result<()> {
     drain.spawn_until_drained(async move {
         // A replica that waits for the Lease is as ready as it can be.
         token.ready();
-        candidate.lead(|term| work(client.clone(), settings.clone(), term)).await;
+        candidate.lead(|term| work(client.clone(), settings.clone(), lbipam_metrics.clone(), term)).await;
     });
     let signal = signal::shutdown().await?;
     tracing::info!(signal, "stopping");
@@ -101,7 +102,7 @@ async fn connect(options: &Options) -> anyhow::Result<Client> {
 }
 
 /// What the leader does until its term ends.
-async fn work(client: Client, settings: lbipam::Settings, term: Drain) {
+async fn work(client: Client, settings: lbipam::Settings, metrics: lbipam::Metrics, term: Drain) {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
     while let Err(error) = crds::ensure(&client).await {
         tracing::warn!(%error, "the custom resource definitions are not in place; trying again");
@@ -112,7 +113,7 @@ async fn work(client: Client, settings: lbipam::Settings, term: Drain) {
     }
     tokio::select! {
         () = endpoints::collect(client.clone()) => {}
-        () = lbipam::run(client, settings) => {}
+        () = lbipam::run(client, settings, metrics) => {}
         () = term.cancelled() => {}
     }
 }

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 
 use super::{
     facts::{Known, ServiceFacts},
+    metrics::Metrics,
     plan::{Settings, plan},
     policy,
     report::{self, News, ServiceStatus},
@@ -39,9 +40,9 @@ const COALESCE: Duration = Duration::from_millis(20);
 const WRITERS: usize = 8;
 
 /// Assigns addresses for ever.
-pub(crate) async fn run(client: Client, settings: Settings) {
+pub(crate) async fn run(client: Client, settings: Settings, metrics: Metrics) {
     let (events, received) = mpsc::channel(QUEUE);
-    let controller = Controller::new(client.clone(), settings);
+    let controller = Controller::new(client.clone(), settings, metrics);
     tokio::join!(watch_all(client, events), controller.run(received));
 }
 
@@ -57,6 +58,7 @@ struct Controller {
     client: Client,
     recorder: Recorder,
     settings: Settings,
+    metrics: Metrics,
     known: Known,
     policies: BTreeMap<String, L2AnnouncementPolicy>,
     listed: Listed,
@@ -73,12 +75,13 @@ enum Written {
 }
 
 impl Controller {
-    fn new(client: Client, settings: Settings) -> Self {
+    fn new(client: Client, settings: Settings, metrics: Metrics) -> Self {
         let reporter = Reporter { controller: "skep.dev/lbipam".into(), instance: None };
         Controller {
             recorder: Recorder::new(client.clone(), reporter),
             client,
             settings,
+            metrics,
             known: Known::default(),
             policies: BTreeMap::new(),
             listed: Listed::default(),
@@ -145,6 +148,7 @@ impl Controller {
         }
         let now = Timestamp::now();
         let plan = plan(&self.known, &self.settings);
+        self.metrics.observe(&plan);
         let writes: Vec<(NamespacedName, String, ServiceStatus)> = plan
             .services
             .iter()
