@@ -10,7 +10,7 @@ use std::{
 };
 
 use skep_datapath::{Peer, PeerKind};
-use skep_loadbalancer::{Changes, Context, LoadBalancer, Lost, Pinned, Settings};
+use skep_loadbalancer::{Changes, Context, LoadBalancer, Pinned, Settings};
 use skep_model::{DnsChange, IpCidr, NamespacedName, NodeName};
 
 use crate::{
@@ -21,6 +21,9 @@ use crate::{
     pod_names::PodNames,
     seen::{NodeSeen, NodeState, PodSeen},
 };
+
+/// Services that are computed at once: a cold start should not hold everything twice.
+const ROUND: usize = 4096;
 
 /// The lists that must have been seen in full before anything may be pruned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -249,16 +252,19 @@ impl Cluster {
         if !self.services_known() {
             return Changes::default();
         }
-        let mut changes = self.balancer.refresh();
-        changes.lost.extend(self.settle());
+        let mut changes = self.balancer.refresh_some(ROUND);
+        if !self.balancer.is_dirty() {
+            changes.lost.extend(self.balancer.settle());
+        }
         let namespaces = std::mem::take(&mut self.namespaces);
         changes.names.namespaces = namespaces.namespaces;
         changes.names.removed_namespaces = namespaces.removed_namespaces;
         changes
     }
 
-    fn settle(&mut self) -> BTreeSet<Lost> {
-        self.balancer.settle()
+    /// Whether another refresh is needed for what has been taken in.
+    pub(crate) fn has_more(&self) -> bool {
+        self.services_known() && self.balancer.is_dirty()
     }
 
     /// When the slices changed that the last refresh took in.

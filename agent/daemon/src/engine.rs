@@ -241,28 +241,41 @@ impl Engine {
 
     /// Writes what changed, and says when to try again what failed.
     fn settle(&mut self) -> Option<Instant> {
+        let mut retry = self.settle_some();
+        while self.cluster.has_more() {
+            retry = self.settle_some();
+        }
+        self.summarise();
+        retry
+    }
+
+    fn settle_some(&mut self) -> Option<Instant> {
         let now = Instant::now();
         let mut changes = self.cluster.refresh();
         let names = std::mem::take(&mut changes.names);
         let mut retry = self.services.apply(&changes, now);
-        if self.cluster.services_known() && !self.is_synced {
+        if self.is_known() && !self.is_synced {
             self.services.complete();
             retry = self.services.retry(now);
         }
         let peers = retry_at(self.ipcache.reconcile(now));
         self.outputs.feed.publish(names);
-        if self.cluster.names_known() {
+        if self.cluster.names_known() && !self.cluster.has_more() {
             self.outputs.feed.complete();
         }
         let is_written = retry.is_none() && peers.is_none();
         self.measure(is_written);
-        if self.cluster.services_known() && self.cluster.nodes_known() && is_written && !self.is_synced {
+        if self.is_known() && is_written && !self.is_synced {
             self.is_synced = true;
             self.outputs.synced.ready();
         }
         self.tell(changes);
-        self.summarise();
         retry.into_iter().chain(peers).min()
+    }
+
+    /// Whether everything has been listed and taken in.
+    fn is_known(&self) -> bool {
+        self.cluster.services_known() && self.cluster.nodes_known() && !self.cluster.has_more()
     }
 
     /// Notes how long the slices that were taken in took to be written.

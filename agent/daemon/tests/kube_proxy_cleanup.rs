@@ -48,7 +48,8 @@ fn missing() -> Option<String> {
     let script = tools.map(|tool| format!("command -v {tool} >/dev/null || echo {tool}")).join(";");
     let found = Command::new("sh").args(["-c", &script]).output().unwrap();
     let absent = String::from_utf8_lossy(&found.stdout).split_whitespace().collect::<Vec<_>>().join(", ");
-    let allowed = Command::new("unshare").args(["--net", "true"]).status().is_ok_and(|status| status.success());
+    let allowed =
+        Command::new("unshare").args(["--net", "true"]).status().is_ok_and(|status| status.success());
     match (absent.is_empty(), allowed) {
         (false, _) => Some(absent),
         (true, false) => Some("the right to make a network namespace".into()),
@@ -58,7 +59,9 @@ fn missing() -> Option<String> {
 
 /// Lines that say what is there, without counters, dates and default chains.
 fn facts(saved: &str) -> Vec<&str> {
-    let is_fact = |line: &&str| line.starts_with(['@', '*', '-', 't']) || line.starts_with(":KUBE") || line.starts_with(":MINE");
+    let is_fact = |line: &&str| {
+        line.starts_with(['@', '*', '-', 't']) || line.starts_with(":KUBE") || line.starts_with(":MINE")
+    };
     saved.lines().filter(is_fact).map(|line| line.split(" [").next().unwrap()).collect()
 }
 
@@ -84,7 +87,10 @@ fn removes_kube_proxys_rules_and_nothing_else() {
     let parts: Vec<&str> = out.split("=====\n").collect();
     let (before, dry_run, unchanged, after, again) = (parts[1], parts[2], parts[3], parts[5], parts[6]);
     assert_eq!(facts(before), facts(unchanged), "a dry run changed something");
-    assert!(dry_run.contains("-X KUBE-SERVICES") && dry_run.contains("nft delete table ip6 kube-proxy"), "{dry_run}");
+    assert!(
+        dry_run.contains("-X KUBE-SERVICES") && dry_run.contains("nft delete table ip6 kube-proxy"),
+        "{dry_run}"
+    );
     let is_ours = |line: &&&str| {
         ["KUBE-FORWARD", "KUBE-SERVICES", "KUBE-SVC"].iter().any(|chain| line.contains(chain))
             && !line.contains("looks like")

@@ -12,7 +12,7 @@ use std::{
 };
 
 pub use changes::{Changes, Lost, Report};
-use skep_model::{Backend, FrontendAddress, NamespacedName, Scope, SetId};
+use skep_model::{Backend, FrontendAddress, IpCidr, NamespacedName, Scope, SetId};
 
 use self::entry::{Entry, NumberedSet, Subject};
 use crate::{
@@ -39,15 +39,17 @@ pub struct Pinned {
 #[derive(Debug, Default)]
 pub struct LoadBalancer {
     context: Context,
-    entries: BTreeMap<Arc<Owner>, Entry>,
+    entries: BTreeMap<Arc<Owner>, Box<Entry>>,
     /// Whose each slice is.
-    slices: BTreeMap<NamespacedName, NamespacedName>,
+    slices: BTreeMap<NamespacedName, Arc<Owner>>,
     dirty: BTreeSet<Arc<Owner>>,
     frontends: BTreeMap<FrontendKey, Frontend>,
     /// Who waits for an address that an older object has.
     waiting: BTreeMap<FrontendAddress, BTreeSet<Arc<Owner>>>,
     health: BTreeMap<NamespacedName, HealthCheck>,
     ids: Ids,
+    /// No source ranges, as most sets have it.
+    anybody: Arc<[IpCidr]>,
     pinned: Pinned,
     /// Pinned numbers that a set has taken over.
     taken_over: BTreeSet<SetId>,
@@ -90,7 +92,7 @@ impl LoadBalancer {
             .chain(now.nodes.iter().filter(|(ip, node)| before.nodes.get(*ip) != Some(node)))
             .map(|(ip, _)| *ip)
             .collect();
-        let concerned = |(owner, entry): &(&Arc<Owner>, &Entry)| match ***owner {
+        let concerned = |(owner, entry): &(&Arc<Owner>, &Box<Entry>)| match ***owner {
             Owner::Service(_) => all || entry.leads_to_any(&moved),
             Owner::Pod(_) => before.addresses != now.addresses,
         };
@@ -122,11 +124,12 @@ impl LoadBalancer {
 
     /// A slice appeared or changed, perhaps its owner too.
     pub fn upsert_slice(&mut self, slice: Slice) {
-        if self.slices.get(&slice.name).is_some_and(|owner| *owner != slice.service) {
+        if self.slices.get(&slice.name).is_some_and(|owner| *owner.name() != slice.service) {
             self.remove_slice(&slice.name);
         }
         let owner = Arc::new(Owner::Service(slice.service.clone()));
-        self.slices.insert(slice.name.clone(), slice.service.clone());
+        let owner = self.entries.get_key_value(&owner).map_or(owner, |(known, _)| Arc::clone(known));
+        self.slices.insert(slice.name.clone(), Arc::clone(&owner));
         if self.entries.entry(Arc::clone(&owner)).or_default().put_slice(slice) {
             self.dirty.insert(owner);
         }
@@ -134,8 +137,7 @@ impl LoadBalancer {
 
     /// A slice is gone.
     pub fn remove_slice(&mut self, name: &NamespacedName) {
-        let Some(service) = self.slices.remove(name) else { return };
-        let owner = Arc::new(Owner::Service(service));
+        let Some(owner) = self.slices.remove(name) else { return };
         if let Some(entry) = self.entries.get_mut(&owner) {
             entry.slices.retain(|slice| slice.name != *name);
             self.dirty.insert(owner);
@@ -180,7 +182,7 @@ impl LoadBalancer {
     /// The Service of that name.
     #[must_use]
     pub fn service(&self, name: &NamespacedName) -> Option<&Service> {
-        self.entries.get(&Owner::Service(name.clone())).and_then(Entry::service)
+        self.entries.get(&Owner::Service(name.clone())).and_then(|entry| entry.service())
     }
 
     /// The node that a Service's endpoint of this address runs on, as far as its slices say.
@@ -195,19 +197,34 @@ impl LoadBalancer {
 
     /// Recomputes what the events since the last call touch.
     pub fn refresh(&mut self) -> Changes {
+        self.refresh_some(usize::MAX)
+    }
+
+    /// As [`LoadBalancer::refresh`], for about so many objects; the rest is done by the next calls.
+    pub fn refresh_some(&mut self, limit: usize) -> Changes {
         let mut changes = Changes::default();
+        let mut done = 0;
         // Ends, for an address only ever moves to an older object. The oldest come first: nobody claims an address, or
         // the number of its set, that an object of the same round is entitled to.
-        while !self.dirty.is_empty() {
-            let age = |owner: &Arc<Owner>| self.entries.get(owner).map_or(i64::MAX, Entry::created);
+        while !self.dirty.is_empty() && done < limit {
+            let age = |owner: &Arc<Owner>| self.entries.get(owner).map_or(i64::MAX, |entry| entry.created());
             let mut round: Vec<(i64, Arc<Owner>)> =
                 std::mem::take(&mut self.dirty).into_iter().map(|owner| (age(&owner), owner)).collect();
             round.sort();
+            let rest = round.split_off(round.len().min(limit - done));
+            self.dirty.extend(rest.into_iter().map(|(_, owner)| owner));
+            done += round.len();
             for (_, owner) in round {
                 self.bring(&owner, &mut changes);
             }
         }
         changes
+    }
+
+    /// Whether something is left to be recomputed.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
     }
 
     /// Says that everything was listed in full: adopted numbers that nobody uses become free. Gives back whom the sets
@@ -277,7 +294,7 @@ impl LoadBalancer {
         let addresses: BTreeSet<FrontendAddress> = rows.keys().map(|key| key.address).collect();
         for address in addresses {
             let Some(holder) = self.holder(address).filter(|holder| *holder != *owner) else { continue };
-            let theirs = self.entries.get(&holder).map_or(i64::MIN, Entry::created);
+            let theirs = self.entries.get(&holder).map_or(i64::MIN, |entry| entry.created());
             if (entry.created(), owner) < (theirs, &holder) {
                 // What it has lost goes when it is computed again, for the row is this object's by then.
                 self.dirty.insert(holder);
@@ -348,9 +365,13 @@ impl LoadBalancer {
         );
         let sources = known
             .filter(|set| *set.set.sources == *wanted.sources)
-            .map_or_else(|| wanted.sources.as_slice().into(), |set| Arc::clone(&set.set.sources));
+            .map_or_else(|| self.ranges(&wanted.sources), |set| Arc::clone(&set.set.sources));
         let maglev = maglev.map_or(0, |size| maglev::size_for(size, wanted.backends.len()));
         Set { backends, maglev, sources }
+    }
+
+    fn ranges(&self, ranges: &[IpCidr]) -> Arc<[IpCidr]> {
+        if ranges.is_empty() { Arc::clone(&self.anybody) } else { ranges.into() }
     }
 
     /// The number that an earlier process gave to the set, unless another set has taken it over.
@@ -370,6 +391,7 @@ impl LoadBalancer {
         changes: &mut Changes,
     ) {
         let before = std::mem::take(&mut entry.rows);
+        entry.rows.reserve_exact(rows.len());
         for key in before.into_iter().filter(|key| !rows.contains_key(key)) {
             if self.frontends.get(&key).is_some_and(|frontend| frontend.owner == *owner) {
                 self.frontends.remove(&key);

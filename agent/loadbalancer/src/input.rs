@@ -81,5 +81,8 @@ fn parse_address(text: &str) -> Result<IpAddr, InputError> {
 /// Keeps what can be used; the rest becomes faults.
 fn usable<T>(items: impl IntoIterator<Item = Result<T, InputError>>, faults: &mut Vec<String>) -> Vec<T> {
     let keep = |item: Result<T, InputError>| item.map_err(|error| faults.push(error.to_string())).ok();
-    items.into_iter().filter_map(keep).collect()
+    let mut kept: Vec<T> = items.into_iter().filter_map(keep).collect();
+    // There are tens of thousands of these lists, most of one item.
+    kept.shrink_to_fit();
+    kept
 }

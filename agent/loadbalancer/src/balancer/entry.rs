@@ -86,7 +86,10 @@ impl Entry {
         match self.slices.iter_mut().find(|known| known.name == slice.name) {
             Some(known) if *known == slice => return false,
             Some(known) => *known = slice,
-            None => self.slices.push(slice),
+            None => {
+                self.slices.reserve_exact(1);
+                self.slices.push(slice);
+            }
         }
         true
     }

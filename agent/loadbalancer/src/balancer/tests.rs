@@ -221,7 +221,14 @@ proptest! {
         let mut balancer = LoadBalancer::new(context());
         let mut shadow = Shadow::default();
         let (mut services, mut slices) = (BTreeMap::new(), BTreeMap::new());
+        // Numbers are known by their rows: an object that claims an old one's row while nobody looks gets its number.
+        let mut unseen = false;
         for step in steps.into_iter().chain([Step::Refresh]) {
+            let saw_all = !unseen;
+            unseen = match step {
+                Step::Refresh | Step::Restart => false,
+                _ => true,
+            };
             match step {
                 Step::Service(n, shape) => {
                     services.insert(n, service(n, shape));
@@ -251,7 +258,7 @@ proptest! {
                     balancer.settle();
                     for (key, frontend) in balancer.frontends() {
                         let Some(known) = before.get(key).filter(|known| known.owner == frontend.owner) else { continue };
-                        if known.backends.iter().collect::<BTreeSet<_>>() == frontend.backends.iter().collect() {
+                        if saw_all && known.backends.iter().collect::<BTreeSet<_>>() == frontend.backends.iter().collect() {
                             prop_assert_eq!(&known.backends, &frontend.backends, "slots moved for nothing");
                         }
                     }
