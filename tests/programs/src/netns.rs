@@ -1,16 +1,27 @@
 //! Network namespaces that vanish with their value, and commands in them.
 
 use std::{
-    fs::File,
-    path::PathBuf,
+    fs::{self, File},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
 };
 
 use anyhow::{Context, anyhow, ensure};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
+/// Begins the name of everything that tests make; the number of the process follows.
+const PREFIX: &str = "skt-";
+
+static SWEPT: Once = Once::new();
 static SERIAL: AtomicU32 = AtomicU32::new(0);
 
 /// A named network namespace.
@@ -25,8 +36,9 @@ impl Netns {
     /// # Errors
     /// Without root or iproute2.
     pub fn new(label: &str) -> anyhow::Result<Self> {
+        SWEPT.call_once(remove_stale);
         let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
-        let name = format!("skt-{}-{serial}-{label}", std::process::id());
+        let name = format!("{PREFIX}{}-{serial}-{label}", std::process::id());
         sh(&format!("ip netns add {name}"))?;
         let netns = Self { name };
         netns.sh("ip link set lo up")?;
@@ -105,6 +117,34 @@ impl Drop for Netns {
     }
 }
 
+/// Removes namespaces and cgroups of tests and benchmarks that were killed, and what still runs in them.
+pub fn remove_stale() {
+    for name in stale(Path::new("/run/netns")) {
+        for pid in sh(&format!("ip netns pids {name}")).unwrap_or_default().lines() {
+            // It may end meanwhile.
+            let _ = pid.parse().map(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL));
+        }
+        let _best_effort = sh(&format!("ip netns del {name}"));
+    }
+    for tree in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(Path::new) {
+        for name in stale(tree) {
+            let _best_effort = fs::remove_dir(tree.join(name));
+        }
+    }
+}
+
+/// Names in a folder that belong to tests whose process is gone.
+fn stale(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| owner(name).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())).collect()
+}
+
+/// The process in the name of what a test made.
+fn owner(name: &str) -> Option<u32> {
+    name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
+}
+
 /// Runs shell commands where we are.
 ///
 /// # Errors
@@ -118,4 +158,26 @@ fn run(command: &mut Command, shown: &str) -> anyhow::Result<String> {
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success(), "{shown}: {}{printed}", String::from_utf8_lossy(&output.stderr));
     Ok(printed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_dead_process_made_is_stale() {
+        let folder = tempfile::tempdir().unwrap();
+        let dead = {
+            let mut child = Command::new("true").spawn().unwrap();
+            child.wait().unwrap();
+            child.id()
+        };
+        for name in
+            [format!("skt-{dead}-0-n1"), format!("skt-{}-0-n1", std::process::id()), "skep-node-1".into()]
+        {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        assert_eq!(stale(folder.path()), [format!("skt-{dead}-0-n1")]);
+        assert_eq!((owner("skt-123-4-node1"), owner("skt-x")), (Some(123), None));
+    }
 }
