@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{command, output, show, target};
 use crate::{say, tools};
 
-const OBJECTS: [&str; 5] = ["sock", "pod", "overlay", "host", "limits"];
+const OBJECTS: [&str; 7] = ["sock", "pod", "overlay", "host", "uplink", "xdp", "limits"];
 const LINKER_VERSION: &str = "0.13.0";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 

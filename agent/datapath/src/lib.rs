@@ -34,6 +34,7 @@ mod sys;
 pub mod table;
 pub mod test_run;
 mod upkeep;
+pub mod verify;
 pub mod xdp;
 
 pub use affinity::{AffinityClient, AffinityEntry};

@@ -105,7 +105,7 @@ fn load(
     Ok(ebpf)
 }
 
-fn load_program(program: &mut Program) -> Result<(), ProgramError> {
+pub(crate) fn load_program(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::SchedClassifier(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),

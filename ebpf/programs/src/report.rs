@@ -1,16 +1,23 @@
 //! Counters and sampled events.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_ns};
-use skep_abi::{Counter, DropReason, FlowEvent, Hook, addr::Be16, event::SAMPLE_INTERVAL};
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    helpers::bpf_ktime_get_ns,
+};
+use skep_abi::{
+    Counter, DropReason, FlowEvent, Hook, V4, V6, addr::Be16, drop::REASON_SLOTS, event::SAMPLE_INTERVAL,
+};
 use skep_packet::{
+    Family,
     family::Ipv4Header,
     frame::{Ports, TCP, UDP},
-    packet::{ETH_LEN, ETHERTYPE_IPV4, Packet},
+    packet::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet},
 };
 
 use crate::{
     maps::{COUNTERS, EVENTS},
     skb::Skb,
+    xdp::XdpPacket,
 };
 
 /// Adds to a counter so that no interruption loses the addition.
@@ -70,11 +77,35 @@ pub fn refused(hook: Hook, reason: DropReason) {
     }
 }
 
+/// Counts an entry that was added to a map, at an index of [`Counter`].
+#[inline(always)]
+pub fn added(index: u32) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(index) {
+        // SAFETY: the pointer comes from a map lookup in this program run, and the slot is this CPU's own.
+        unsafe { (*counter).packets += 1 };
+    }
+}
+
 /// Counts a drop, and now and then sends an event about one. Kept out of line: drops are rare, code is not free.
 #[inline(never)]
 pub fn dropped(skb: *mut __sk_buff, hook: u8, reason: u8) -> i32 {
-    let packet = Skb::new(skb);
-    let index = u32::from(hook & 7) * skep_abi::drop::REASON_SLOTS + u32::from(reason & 63);
+    // SAFETY: the context is the program's own.
+    let ifindex = unsafe { (*skb).ifindex };
+    record(&Skb::new(skb), ifindex, hook, reason)
+}
+
+/// As [`dropped`], before the stack.
+#[inline(never)]
+pub fn dropped_early(ctx: *mut xdp_md, hook: u8, reason: u8) -> i32 {
+    // SAFETY: the context is the program's own.
+    let ifindex = unsafe { (*ctx).ingress_ifindex };
+    record(&XdpPacket::new(ctx), ifindex, hook, reason)
+}
+
+#[inline(always)]
+fn record<P: Packet>(packet: &P, ifindex: u32, hook: u8, reason: u8) -> i32 {
+    let hook = hook & (Counter::HOOKS - 1) as u8;
+    let index = u32::from(hook) * REASON_SLOTS + (u32::from(reason) & (REASON_SLOTS - 1));
     let Some(counter) = COUNTERS.get_ptr_mut(index) else { return 0 };
     count(counter, packet.length());
     // SAFETY: no preconditions.
@@ -83,43 +114,53 @@ pub fn dropped(skb: *mut __sk_buff, hook: u8, reason: u8) -> i32 {
     let sampled = unsafe { &mut (*counter).sampled };
     if now.wrapping_sub(*sampled) >= SAMPLE_INTERVAL {
         *sampled = now;
-        send(&packet, hook, reason, now);
+        send(packet, ifindex, hook, reason, now);
     }
     0
 }
 
 #[inline(always)]
-fn send(packet: &Skb, hook: u8, reason: u8, time: u64) {
+fn send<P: Packet>(packet: &P, ifindex: u32, hook: u8, reason: u8, time: u64) {
     let Some(mut slot) = EVENTS.reserve::<FlowEvent>(0) else { return };
-    let mut event = FlowEvent {
-        time,
-        length: packet.length(),
-        reason,
-        hook,
-        // SAFETY: the context is the program's own.
-        ifindex: unsafe { (*packet.as_ptr()).ifindex },
-        ..FlowEvent::default()
-    };
+    let mut event =
+        FlowEvent { time, length: packet.length(), reason, hook, ifindex, ..FlowEvent::default() };
     fill(packet, &mut event);
     slot.write(event);
     slot.submit(0);
 }
 
 #[inline(always)]
-fn fill(packet: &Skb, event: &mut FlowEvent) -> Option<()> {
+fn fill<P: Packet>(packet: &P, event: &mut FlowEvent) -> Option<()> {
     event.ethertype = packet.read::<Be16>(12)?;
-    if event.ethertype.get() != ETHERTYPE_IPV4 {
-        return None;
-    }
-    let header: Ipv4Header = packet.read(ETH_LEN)?;
-    event.protocol = header.protocol;
-    let (src, dst) = (header.src.octets(), header.dst.octets());
-    event.src = [src[0], src[1], src[2], src[3], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    event.dst = [dst[0], dst[1], dst[2], dst[3], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    if header.version_ihl == 0x45 && (header.protocol == TCP || header.protocol == UDP) {
-        let ports: Ports = packet.read(ETH_LEN + 20)?;
+    let ports_at = match event.ethertype.get() {
+        ETHERTYPE_IPV4 => {
+            let header: Ipv4Header = packet.read(ETH_LEN)?;
+            event.protocol = header.protocol;
+            event.src = first_bytes(header.src);
+            event.dst = first_bytes(header.dst);
+            if header.version_ihl != 0x45 {
+                return None;
+            }
+            ETH_LEN + 20
+        }
+        ETHERTYPE_IPV6 => {
+            event.protocol = packet.read(ETH_LEN + 6)?;
+            event.src = packet.read(V6::SRC_AT)?;
+            event.dst = packet.read(V6::DST_AT)?;
+            ETH_LEN + 40
+        }
+        _ => return None,
+    };
+    if event.protocol == TCP || event.protocol == UDP {
+        let ports: Ports = packet.read(ports_at)?;
         event.src_port = ports.src;
         event.dst_port = ports.dst;
     }
     Some(())
+}
+
+#[inline(always)]
+fn first_bytes(addr: V4) -> [u8; 16] {
+    let octets = addr.octets();
+    [octets[0], octets[1], octets[2], octets[3], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }

@@ -5,17 +5,24 @@ use aya_ebpf::{
     helpers::{bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_pull_data, bpf_skb_store_bytes},
 };
 use skep_abi::Plain;
-use skep_packet::packet::{ChecksumFix, Packet};
+use skep_packet::{
+    frame::{TCP, UDP},
+    packet::{ChecksumFix, Packet},
+};
 
 /// Headers that nearly every packet has: Ethernet, IP without options, TCP. They lie in the linear part, because the
 /// stack that sent or received the packet has looked at them already.
-const USUAL_HEADERS: u32 = 54;
-/// Headers that some packets have: options, or an ICMP error with what it quotes.
-const ALL_HEADERS: u32 = 128;
+const USUAL_HEADERS4: u32 = 54;
+/// The same for IPv6.
+const USUAL_HEADERS6: u32 = 74;
+/// Headers that some packets have: options, extension headers, or an ICMP error with what it quotes.
+const ALL_HEADERS: u32 = 320;
 /// Offset of an IPv4 packet's version and header length.
 const VERSION_IHL_AT: u32 = 14;
 /// Offset of an IPv4 packet's protocol.
 const PROTOCOL_AT: u32 = 23;
+/// Offset of an IPv6 packet's next header.
+const NEXT_HEADER_AT: u32 = 20;
 /// Offsets are cut to this, so that the verifier can bound them. Beyond every header that is looked at.
 const OFFSET_MASK: u32 = 0x1ff;
 
@@ -25,19 +32,44 @@ pub struct Skb {
 }
 
 impl Skb {
-    /// Wraps a program's context, and makes sure that its headers can be accessed directly.
-    ///
-    /// Only what is needed is pulled: pulling payload copies the packet, which costs more than the whole program.
+    /// Wraps a program's context, and makes sure that its Ethernet header can be accessed directly.
     #[inline(always)]
     pub fn new(skb: *mut __sk_buff) -> Self {
         let packet = Self { skb };
-        packet.pull(USUAL_HEADERS);
+        packet.pull(14);
+        packet
+    }
+
+    /// Wraps the context of an IPv4 packet, headers in reach.
+    ///
+    /// Only what is needed is pulled: pulling payload copies the packet, which costs more than the whole program.
+    #[inline(always)]
+    pub fn v4(skb: *mut __sk_buff) -> Self {
+        let packet = Self { skb };
+        packet.pull(USUAL_HEADERS4);
         let plain =
             packet.read::<u8>(VERSION_IHL_AT) == Some(0x45) && packet.read::<u8>(PROTOCOL_AT) != Some(1);
         if !plain {
             packet.pull(ALL_HEADERS);
         }
         packet
+    }
+
+    /// Wraps the context of an IPv6 packet, headers in reach.
+    #[inline(always)]
+    pub fn v6(skb: *mut __sk_buff) -> Self {
+        let packet = Self { skb };
+        packet.pull(USUAL_HEADERS6);
+        if !matches!(packet.read::<u8>(NEXT_HEADER_AT), Some(TCP | UDP)) {
+            packet.pull(ALL_HEADERS);
+        }
+        packet
+    }
+
+    /// Wraps the context of a packet whose headers are in reach already.
+    #[inline(always)]
+    pub fn again(skb: *mut __sk_buff) -> Self {
+        Self { skb }
     }
 
     #[inline(always)]
@@ -57,14 +89,12 @@ impl Skb {
 
     #[inline(always)]
     fn data(&self) -> usize {
-        // SAFETY: the context is the program's own.
-        unsafe { (*self.skb).data as usize }
+        context_word!(self.skb, __sk_buff, data)
     }
 
     #[inline(always)]
     fn data_end(&self) -> usize {
-        // SAFETY: the context is the program's own.
-        unsafe { (*self.skb).data_end as usize }
+        context_word!(self.skb, __sk_buff, data_end)
     }
 
     #[inline(always)]

@@ -1,10 +1,14 @@
 //! The context of socket programs: addresses and ports of both families.
 
-use aya_ebpf::{bindings::bpf_sock_addr, helpers::bpf_get_socket_cookie};
-use skep_abi::{Be16, DropReason, Hook, V4, V6};
+use aya_ebpf::{
+    bindings::bpf_sock_addr,
+    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+};
+use skep_abi::{Addr, Be16, DropReason, Hook, V4, V6};
 use skep_packet::{
+    SockEnv,
     conntrack::Target,
-    sock::{SockVerdict, incoming, outgoing},
+    sock::{Caller, SockVerdict, incoming, outgoing},
 };
 
 use crate::{env::KernelEnv, report};
@@ -30,6 +34,12 @@ impl SockAddr {
     fn cookie(&self) -> u64 {
         // SAFETY: the context is the program's own.
         unsafe { bpf_get_socket_cookie(self.ctx.cast()) }
+    }
+
+    #[inline(always)]
+    fn caller(&self) -> Caller {
+        // SAFETY: the context is the program's own.
+        Caller { cookie: self.cookie(), netns: unsafe { bpf_get_netns_cookie(self.ctx.cast()) } }
     }
 
     #[inline(always)]
@@ -73,25 +83,31 @@ impl SockAddr {
     }
 
     #[inline(always)]
-    fn set_mapped(&mut self, to: Target<V4>) {
-        let words = V6::from_mapped(to.addr).raw();
+    fn set_v6(&mut self, addr: V6, port: Be16) {
+        let words = addr.raw();
         // SAFETY: the context is the program's own, and these fields are writable in every hook.
         unsafe {
             (*self.ctx).user_ip6[0] = words[0];
             (*self.ctx).user_ip6[1] = words[1];
             (*self.ctx).user_ip6[2] = words[2];
             (*self.ctx).user_ip6[3] = words[3];
-            (*self.ctx).user_port = u32::from(to.port.raw());
+            (*self.ctx).user_port = u32::from(port.raw());
         }
     }
 
     #[inline(always)]
-    fn out(&self, addr: V4) -> SockVerdict<V4> {
-        outgoing(&mut KernelEnv, self.cookie(), addr, self.port(), self.protocol())
+    fn out<A: Addr>(&self, addr: A) -> SockVerdict<A>
+    where
+        KernelEnv: SockEnv<A>,
+    {
+        outgoing(&mut KernelEnv, &self.caller(), addr, self.port(), self.protocol())
     }
 
     #[inline(always)]
-    fn back(&self, addr: V4) -> Option<Target<V4>> {
+    fn back<A: Addr>(&self, addr: A) -> Option<Target<A>>
+    where
+        KernelEnv: SockEnv<A>,
+    {
         incoming(&mut KernelEnv, self.cookie(), addr, self.port(), self.protocol())
     }
 
@@ -110,12 +126,20 @@ impl SockAddr {
     /// An IPv6 socket connects or sends: to an IPv4 Service when the address is a mapped one.
     #[inline(always)]
     pub fn outgoing6(&mut self) -> i32 {
-        let Some(addr) = self.v6().mapped() else { return PROCEED };
-        match self.out(addr) {
-            SockVerdict::Pass => return PROCEED,
-            SockVerdict::Refuse => return refuse(),
-            SockVerdict::Translate(to) => self.set_mapped(to),
-        }
+        let addr = self.v6();
+        let (addr, port) = match addr.mapped() {
+            Some(addr) => match self.out(addr) {
+                SockVerdict::Pass => return PROCEED,
+                SockVerdict::Refuse => return refuse(),
+                SockVerdict::Translate(to) => (V6::from_mapped(to.addr), to.port),
+            },
+            None => match self.out(addr) {
+                SockVerdict::Pass => return PROCEED,
+                SockVerdict::Refuse => return refuse(),
+                SockVerdict::Translate(to) => (to.addr, to.port),
+            },
+        };
+        self.set_v6(addr, port);
         report::translated(Hook::Socket);
         PROCEED
     }
@@ -132,10 +156,18 @@ impl SockAddr {
     /// An IPv6 socket learns its peer.
     #[inline(always)]
     pub fn incoming6(&mut self) -> i32 {
-        if let Some(addr) = self.v6().mapped()
-            && let Some(to) = self.back(addr)
-        {
-            self.set_mapped(to);
+        let addr = self.v6();
+        match addr.mapped() {
+            Some(addr) => {
+                if let Some(to) = self.back(addr) {
+                    self.set_v6(V6::from_mapped(to.addr), to.port);
+                }
+            }
+            None => {
+                if let Some(to) = self.back(addr) {
+                    self.set_v6(to.addr, to.port);
+                }
+            }
         }
         PROCEED
     }

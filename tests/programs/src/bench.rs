@@ -1,19 +1,20 @@
 //! A data path of its own below a private pin folder, with one node's worth of tables.
 
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
 use skep_abi::{DropReason, Hook, programs::Classifier};
 use skep_datapath::{
-    BackendAddress, BackendSlot, Datapath, DatapathConfig, Endpoint, Frontend, MapSizes, NodeSettings, Peer,
-    PeerKind, TestOutcome, TestPacket,
+    BackendAddress, BackendSlot, Datapath, DatapathConfig, Endpoint, FamilySettings, Frontend, FrontendKey,
+    MapSizes, NodeSettings, Peer, PeerKind, Scope, TestOutcome, TestPacket,
+    config::{NAT_PORTS, NODE_PORTS},
 };
 use skep_model::{FrontendAddress, IpCidr, MacAddr, Port, Protocol};
 
-use crate::craft::{Crafted, Mac};
+use crate::craft::{Crafted, Ip, Mac};
 
 /// Underlay address of the node under test.
 pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 11);
@@ -31,6 +32,27 @@ pub const REMOTE_POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 7);
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 50);
 /// An address outside the cluster.
 pub const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 33);
+
+/// [`NODE`] in IPv6.
+pub const NODE6: Ipv6Addr = v6(0x89, 0x11);
+/// [`OTHER_NODE`] in IPv6.
+pub const OTHER_NODE6: Ipv6Addr = v6(0x89, 0x12);
+/// [`GATEWAY`] in IPv6.
+pub const GATEWAY6: Ipv6Addr = v6(0x244, 1);
+/// [`POD`] in IPv6.
+pub const POD6: Ipv6Addr = v6(0x244, 5);
+/// [`NEIGHBOUR`] in IPv6.
+pub const NEIGHBOUR6: Ipv6Addr = v6(0x244, 6);
+/// [`REMOTE_POD`] in IPv6.
+pub const REMOTE_POD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x244, 0, 1, 0, 0, 0, 7);
+/// [`VIP`] in IPv6.
+pub const VIP6: Ipv6Addr = v6(0x96, 0x50);
+/// [`WORLD`] in IPv6.
+pub const WORLD6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x33);
+
+const fn v6(area: u16, last: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, area, 0, 0, 0, 0, 0, last)
+}
 
 /// Link-layer address of [`POD`].
 pub const POD_MAC: Mac = [2, 0, 0, 0, 0, 5];
@@ -142,16 +164,26 @@ impl Bench {
         tables.endpoints.update(&POD.into(), &endpoint(LOOPBACK, POD_MAC, POD_HOST_MAC))?;
         let neighbour = endpoint(NEIGHBOUR_IFINDEX, NEIGHBOUR_MAC, NEIGHBOUR_HOST_MAC);
         tables.endpoints.update(&NEIGHBOUR.into(), &neighbour)?;
+        tables.endpoints.update(&POD6.into(), &endpoint(LOOPBACK, POD_MAC, POD_HOST_MAC))?;
+        tables.endpoints.update(&NEIGHBOUR6.into(), &neighbour)?;
         for (prefix, kind) in [
+            ("fd00:89::11/128", PeerKind::Host),
+            ("fd00:244::1/128", PeerKind::Host),
+            ("fd00:244::/64", PeerKind::LocalPods),
+            ("fd00:89::12/128", PeerKind::RemoteNode(OTHER_NODE.into())),
+            ("fd00:244:0:1::1/128", PeerKind::RemoteNode(OTHER_NODE.into())),
+            ("fd00:244:0:1::/64", PeerKind::RemotePods(OTHER_NODE.into())),
             ("10.89.0.11/32", PeerKind::Host),
             ("10.244.0.1/32", PeerKind::Host),
             ("10.244.0.0/24", PeerKind::LocalPods),
-            ("10.89.0.12/32", PeerKind::RemoteNode(OTHER_NODE)),
-            ("10.244.1.1/32", PeerKind::RemoteNode(OTHER_NODE)),
-            ("10.244.1.0/24", PeerKind::RemotePods(OTHER_NODE)),
+            ("10.89.0.12/32", PeerKind::RemoteNode(OTHER_NODE.into())),
+            ("10.244.1.1/32", PeerKind::RemoteNode(OTHER_NODE.into())),
+            ("10.244.1.0/24", PeerKind::RemotePods(OTHER_NODE.into())),
         ] {
             let prefix: IpCidr = prefix.parse()?;
-            tables.ipcache.update(&prefix, &Peer::new(kind))?;
+            let is_node =
+                prefix.to_string().starts_with("10.89.") || prefix.to_string().starts_with("fd00:89:");
+            tables.ipcache.update(&prefix, &Peer::new(kind).with_node_port(is_node))?;
         }
         Ok(())
     }
@@ -164,6 +196,46 @@ impl Bench {
         let endpoint =
             Endpoint { ifindex: NEIGHBOUR_IFINDEX, mac: MacAddr(NEIGHBOUR_MAC), host_mac: MacAddr(POD_MAC) };
         Ok(self.datapath().tables().endpoints.update(&NEIGHBOUR.into(), &endpoint)?)
+    }
+
+    /// Adds a frontend with these backends.
+    ///
+    /// # Errors
+    /// When a map refuses.
+    pub fn frontend(
+        &self,
+        (ip, port, protocol): (IpAddr, u16, Protocol),
+        scope: Scope,
+        frontend: Frontend,
+        backends: &[(IpAddr, u16)],
+    ) -> anyhow::Result<()> {
+        let tables = self.datapath().tables();
+        for (slot, (ip, port)) in backends.iter().enumerate() {
+            let key = BackendSlot { set: frontend.set, slot: u16::try_from(slot)? };
+            tables.backends.update(&key, &BackendAddress { ip: *ip, port: *port })?;
+        }
+        let port = Port::new(port).context("port zero")?;
+        let key = FrontendKey { address: FrontendAddress { ip, port, protocol }, scope };
+        let count = u16::try_from(backends.len())?;
+        Ok(tables.frontends.update(&key, &Frontend { count, ..frontend })?)
+    }
+
+    /// Opens another data path on the same pins, with other facts about the node.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut NodeSettings)) -> anyhow::Result<()> {
+        self.datapath = None;
+        let mut config = config(self.pins.path());
+        change(&mut config.node);
+        self.datapath = Some(Datapath::open(config)?);
+        Ok(())
+    }
+
+    /// Where the data path is pinned.
+    #[must_use]
+    pub fn pins(&self) -> &Path {
+        self.pins.path()
     }
 
     /// Adds a Service on [`VIP`] with these backends.
@@ -179,12 +251,13 @@ impl Bench {
     ) -> anyhow::Result<()> {
         let tables = self.datapath().tables();
         for (slot, (ip, port)) in backends.iter().enumerate() {
-            let key = BackendSlot { frontend: id, slot: u16::try_from(slot)? };
+            let key = BackendSlot { set: id, slot: u16::try_from(slot)? };
             tables.backends.update(&key, &BackendAddress { ip: (*ip).into(), port: *port })?;
         }
         let port = Port::new(port).context("port zero")?;
-        let frontend = Frontend { id, count: u16::try_from(backends.len())? };
-        tables.frontends.update(&FrontendAddress { ip: VIP.into(), port, protocol }, &frontend)?;
+        let frontend = Frontend::new(id, u16::try_from(backends.len())?);
+        let key = FrontendKey::inside(FrontendAddress { ip: VIP.into(), port, protocol });
+        tables.frontends.update(&key, &frontend)?;
         Ok(())
     }
 
@@ -201,7 +274,11 @@ impl Bench {
     ///
     /// # Errors
     /// When the kernel refuses or the result is not well-formed.
-    pub fn pass(&self, program: &Classifier, packet: &Crafted) -> anyhow::Result<(u32, Crafted)> {
+    pub fn pass<A: Ip>(
+        &self,
+        program: &Classifier,
+        packet: &Crafted<A>,
+    ) -> anyhow::Result<(u32, Crafted<A>)> {
         let outcome = self.run(program, &packet.bytes())?;
         Ok((outcome.verdict, Crafted::parse(&outcome.bytes)?))
     }
@@ -224,16 +301,27 @@ pub fn config(root: &Path) -> DatapathConfig {
         pin_root: root.into(),
         object_dir: std::env::var_os("SKEP_BPF_DIR").map(PathBuf::from),
         node: NodeSettings {
-            node_ip: NODE,
-            gateway: GATEWAY,
-            service_cidr: "10.96.0.0/16".parse().expect("constant"),
-            cluster_cidr: "10.244.0.0/16".parse().expect("constant"),
+            v4: Some(FamilySettings {
+                node_ip: NODE,
+                gateway: GATEWAY,
+                service_cidr: "10.96.0.0/16".parse().expect("constant"),
+                cluster_cidr: "10.244.0.0/16".parse().expect("constant"),
+            }),
+            v6: Some(FamilySettings {
+                node_ip: NODE6,
+                gateway: GATEWAY6,
+                service_cidr: "fd00:96::/112".parse().expect("constant"),
+                cluster_cidr: "fd00:244::/56".parse().expect("constant"),
+            }),
             uplink_ifindex: LOOPBACK,
             vxlan_ifindex: 4_000_001,
             host_ifindex: 4_000_002,
             host_mac: MacAddr(HOST_MAC),
             net_ifindex: 4_000_003,
             net_mac: MacAddr(NET_MAC),
+            node_ports: NODE_PORTS,
+            nat_ports: NAT_PORTS,
+            dsr: false,
         },
         sizes: MapSizes { conntrack: 16_384, sockets: 8192 },
         force_clsact: false,

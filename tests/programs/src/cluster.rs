@@ -9,8 +9,9 @@ use std::{
 
 use anyhow::Context;
 use skep_datapath::{
-    BackendAddress, BackendSlot, Datapath, DatapathConfig, Endpoint, Frontend, MapSizes, NodeSettings, Peer,
-    PeerKind,
+    BackendAddress, BackendSlot, Datapath, DatapathConfig, Endpoint, FamilySettings, Frontend, FrontendKey,
+    MapSizes, NodeSettings, Peer, PeerKind,
+    config::{NAT_PORTS, NODE_PORTS},
 };
 use skep_model::{FrontendAddress, IpCidr, Port, Protocol};
 
@@ -155,12 +156,13 @@ impl Cluster {
         for node in &self.nodes {
             let tables = node.datapath().tables();
             for (slot, (ip, port)) in backends.iter().enumerate() {
-                let key = BackendSlot { frontend: id, slot: u16::try_from(slot)? };
+                let key = BackendSlot { set: id, slot: u16::try_from(slot)? };
                 tables.backends.update(&key, &BackendAddress { ip: (*ip).into(), port: *port })?;
             }
             let port = Port::new(port).context("port zero")?;
-            let frontend = Frontend { id, count: u16::try_from(backends.len())? };
-            tables.frontends.update(&FrontendAddress { ip: vip.into(), port, protocol }, &frontend)?;
+            let frontend = Frontend::new(id, u16::try_from(backends.len())?);
+            let key = FrontendKey::inside(FrontendAddress { ip: vip.into(), port, protocol });
+            tables.frontends.update(&key, &frontend)?;
         }
         Ok(())
     }
@@ -203,6 +205,28 @@ impl Node {
     #[allow(clippy::expect_used, reason = "absent only inside restart_agent")]
     pub fn datapath(&self) -> &Datapath {
         self.datapath.as_ref().expect("open")
+    }
+
+    /// Where the node's data path is pinned.
+    #[must_use]
+    pub fn pins(&self) -> &Path {
+        self.pins.path()
+    }
+
+    /// Fills the tables again, as an agent does that starts.
+    ///
+    /// # Errors
+    /// When a map refuses.
+    pub fn refill(&self) -> anyhow::Result<()> {
+        self.fill(2)
+    }
+
+    /// Says that the tables are filled.
+    ///
+    /// # Errors
+    /// When the kernel refuses a program.
+    pub fn synced(&self) -> anyhow::Result<()> {
+        self.netns.within(|| Ok(self.datapath().synced()?))
     }
 
     /// Gateway of the node's pods.
@@ -251,16 +275,22 @@ impl Node {
 
     fn settings(&self) -> anyhow::Result<NodeSettings> {
         Ok(NodeSettings {
-            node_ip: self.ip,
-            gateway: self.gateway(),
-            service_cidr: "10.96.0.0/16".parse()?,
-            cluster_cidr: "10.244.0.0/16".parse()?,
+            v4: Some(FamilySettings {
+                node_ip: self.ip,
+                gateway: self.gateway(),
+                service_cidr: "10.96.0.0/16".parse()?,
+                cluster_cidr: "10.244.0.0/16".parse()?,
+            }),
+            v6: None,
             uplink_ifindex: self.netns.ifindex("eth0")?,
             vxlan_ifindex: self.netns.ifindex("skep_vxlan")?,
             host_ifindex: self.netns.ifindex("skep_host")?,
             host_mac: self.netns.mac("skep_host")?,
             net_ifindex: self.netns.ifindex("skep_net")?,
             net_mac: self.netns.mac("skep_net")?,
+            node_ports: NODE_PORTS,
+            nat_ports: NAT_PORTS,
+            dsr: false,
         })
     }
 
@@ -310,7 +340,7 @@ impl Node {
             let (node_kind, pods_kind) = if own {
                 (PeerKind::Host, PeerKind::LocalPods)
             } else {
-                (PeerKind::RemoteNode(node), PeerKind::RemotePods(node))
+                (PeerKind::RemoteNode(node.into()), PeerKind::RemotePods(node.into()))
             };
             tables.ipcache.update(&IpCidr::host(node.into()), &Peer::new(node_kind))?;
             tables.ipcache.update(&IpCidr::host(gateway.into()), &Peer::new(node_kind))?;

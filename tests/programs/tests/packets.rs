@@ -123,7 +123,7 @@ fn fragments_of_a_datagram_to_a_service_stay_together() {
     };
     bytes.extend(rest);
     let joined = Crafted::new(POD_MAC, POD_HOST_MAC, POD, NEIGHBOUR, Segment::Raw(17, bytes));
-    let joined = Crafted::parse_ip(&joined.ip_bytes()).unwrap();
+    let joined = Crafted::<Ipv4Addr>::parse_ip(&joined.ip_bytes()).unwrap();
     assert_eq!(joined.segment, Segment::Udp(4000, 5353, vec![7; 64]));
 }
 

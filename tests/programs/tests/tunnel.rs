@@ -45,15 +45,15 @@ fn the_outer_source_must_own_the_inner_one() {
     let pong = Peer::ask(PEER, &second.pods[0].netns, None, &["ping", &target.to_string(), "8", "whole"]);
     assert_eq!(pong.unwrap(), ["pong 8"]);
 
-    ipcache.update(&pods, &PeerRow::new(PeerKind::RemotePods(Ipv4Addr::new(10, 89, 0, 99)))).unwrap();
+    ipcache.update(&pods, &PeerRow::new(PeerKind::RemotePods(Ipv4Addr::new(10, 89, 0, 99).into()))).unwrap();
     expect(&cluster, target, DropReason::TunnelSpoofed);
     ipcache.delete(&pods).unwrap();
     expect(&cluster, target, DropReason::PeerUnknown);
-    ipcache.update(&pods, &PeerRow::new(PeerKind::RemotePods(second.ip))).unwrap();
+    ipcache.update(&pods, &PeerRow::new(PeerKind::RemotePods(second.ip.into()))).unwrap();
 
     // The second node is led to believe that the world is behind the first: a node is no transit.
     let world: IpCidr = "192.0.2.0/24".parse().unwrap();
-    let lie = PeerRow::new(PeerKind::RemotePods(first.ip));
+    let lie = PeerRow::new(PeerKind::RemotePods(first.ip.into()));
     second.datapath().tables().ipcache.update(&world, &lie).unwrap();
     expect(&cluster, Ipv4Addr::new(192, 0, 2, 33), DropReason::NotForThisNode);
     let nobody: Ipv4Addr = "10.244.1.250".parse().unwrap();

@@ -6,91 +6,99 @@ use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_OK},
     helpers::bpf_redirect,
 };
-use skep_abi::{Be16, DropReason, Hook, V4};
+use skep_abi::{DropReason, Hook, V4, V6};
 use skep_ebpf_programs::{
-    actions::{drop, finish},
+    actions::{carry_out, drop, ethertype, finish, status},
     env::KernelEnv,
-    report,
+    maps::room,
     skb::Skb,
 };
 use skep_packet::{
-    Action, Env, Packet, arp,
-    arp::{ArpAction, ArpPacket},
-    frame::IcmpHeader,
+    Env, Packet,
+    arp::{self, ArpAction, ArpPacket},
     hooks,
-    packet::{ETH_LEN, ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    packet::{ETHERTYPE_ARP, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
-
-const ICMP6_ROUTER_ADVERTISEMENT: u8 = 134;
-const ICMP6_REDIRECT: u8 = 137;
 
 /// Packets from the pod.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn skep_from_pod(skb: *mut __sk_buff) -> i32 {
-    let mut packet = Skb::new(skb);
-    // SAFETY: the context is the program's own.
-    let ifindex = unsafe { (*skb).ifindex };
-    match ethertype(&packet) {
-        ETHERTYPE_IPV4 => {
-            let outcome = hooks::from_pod::<V4, _, _>(&mut KernelEnv, &mut packet, ifindex);
-            finish(&mut packet, Hook::FromPod, outcome)
-        }
-        ETHERTYPE_ARP => arp_from_pod(&mut packet, ifindex),
-        ETHERTYPE_IPV6 => drop(skb, Hook::FromPod, ipv6_reason(&packet)),
-        _ => drop(skb, Hook::FromPod, DropReason::UnsupportedProtocol),
-    }
+    let packet = Skb::new(skb);
+    let length = packet.length();
+    let code = match ethertype(&packet) {
+        ETHERTYPE_IPV4 => carry_out::<V4>(skb, from_pod4(skb)),
+        ETHERTYPE_IPV6 => carry_out::<V6>(skb, from_pod6(skb)),
+        ETHERTYPE_ARP => arp_from_pod(skb),
+        _ => -(DropReason::UnsupportedProtocol as i32),
+    };
+    finish(skb, Hook::FromPod, length, code)
 }
 
 /// Packets from the host's stack to the pod.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn skep_to_pod(skb: *mut __sk_buff) -> i32 {
-    let mut packet = Skb::new(skb);
+    let packet = Skb::new(skb);
+    let length = packet.length();
+    let code = match ethertype(&packet) {
+        ETHERTYPE_IPV4 => carry_out::<V4>(skb, to_pod4(skb)),
+        ETHERTYPE_IPV6 => carry_out::<V6>(skb, to_pod6(skb)),
+        ETHERTYPE_ARP => TC_ACT_OK as i32,
+        _ => return drop(skb, Hook::ToPod, DropReason::UnsupportedProtocol),
+    };
+    finish(skb, Hook::ToPod, length, code)
+}
+
+#[inline(never)]
+fn from_pod4(skb: *mut __sk_buff) -> i32 {
+    let Some(room) = room::<V4>() else { return -(DropReason::RewriteFailed as i32) };
+    let mut packet = Skb::v4(skb);
+    // SAFETY: the context is the program's own.
+    let ifindex = unsafe { (*skb).ifindex };
+    status(hooks::from_pod::<V4, _, _>(&mut KernelEnv, &mut packet, room, ifindex))
+}
+
+#[inline(never)]
+fn from_pod6(skb: *mut __sk_buff) -> i32 {
+    let Some(room) = room::<V6>() else { return -(DropReason::RewriteFailed as i32) };
+    let mut packet = Skb::v6(skb);
+    // SAFETY: the context is the program's own.
+    let ifindex = unsafe { (*skb).ifindex };
+    status(hooks::from_pod::<V6, _, _>(&mut KernelEnv, &mut packet, room, ifindex))
+}
+
+#[inline(never)]
+fn to_pod4(skb: *mut __sk_buff) -> i32 {
+    let Some(room) = room::<V4>() else { return -(DropReason::RewriteFailed as i32) };
+    let mut packet = Skb::v4(skb);
     // SAFETY: the context is the program's own.
     let (ifindex, came_in) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex != 0) };
-    match ethertype(&packet) {
-        ETHERTYPE_IPV4 => {
-            let outcome = hooks::to_pod::<V4, _, _>(&mut KernelEnv, &mut packet, ifindex, came_in);
-            finish(&mut packet, Hook::ToPod, outcome)
-        }
-        ETHERTYPE_ARP => finish(&mut packet, Hook::ToPod, Ok(Action::Pass)),
-        _ => drop(skb, Hook::ToPod, DropReason::UnsupportedProtocol),
-    }
+    status(hooks::to_pod::<V4, _, _>(&mut KernelEnv, &mut packet, room, ifindex, came_in))
 }
 
-#[inline(always)]
-fn ethertype(packet: &Skb) -> u16 {
-    packet.read::<Be16>(12).unwrap_or(Be16::ZERO).get()
+#[inline(never)]
+fn to_pod6(skb: *mut __sk_buff) -> i32 {
+    let Some(room) = room::<V6>() else { return -(DropReason::RewriteFailed as i32) };
+    let mut packet = Skb::v6(skb);
+    // SAFETY: the context is the program's own.
+    let (ifindex, came_in) = unsafe { ((*skb).ifindex, (*skb).ingress_ifindex != 0) };
+    status(hooks::to_pod::<V6, _, _>(&mut KernelEnv, &mut packet, room, ifindex, came_in))
 }
 
-#[inline(always)]
-fn arp_from_pod(packet: &mut Skb, ifindex: u32) -> i32 {
-    let length = packet.length();
-    let outcome = ArpPacket::read(packet).and_then(|question| {
-        let endpoint = KernelEnv.endpoint(question.sender());
-        arp::from_pod(packet, &question, endpoint, ifindex)
+#[inline(never)]
+fn arp_from_pod(skb: *mut __sk_buff) -> i32 {
+    let mut packet = Skb::v4(skb);
+    // SAFETY: the context is the program's own.
+    let ifindex = unsafe { (*skb).ifindex };
+    let outcome = ArpPacket::read(&packet).and_then(|question| {
+        let endpoint = Env::<V4>::endpoint(&mut KernelEnv, question.sender());
+        arp::from_pod(&mut packet, &question, endpoint, ifindex)
     });
     match outcome {
-        Ok(action) => {
-            report::passed(Hook::FromPod, length);
-            match action {
-                // SAFETY: no preconditions; back to where it came from.
-                ArpAction::Answer => unsafe { bpf_redirect(ifindex, 0) as i32 },
-                ArpAction::Pass => TC_ACT_OK as i32,
-            }
-        }
-        Err(reason) => drop(packet.as_ptr(), Hook::FromPod, reason),
-    }
-}
-
-/// Pods have no IPv6 yet; what a pod must never send has its own reason.
-#[inline(always)]
-fn ipv6_reason(packet: &Skb) -> DropReason {
-    let next = packet.read::<u8>(ETH_LEN + 6).unwrap_or(0);
-    let icmp: Option<IcmpHeader> = packet.read(ETH_LEN + 40);
-    match (next, icmp.map(|icmp| icmp.kind)) {
-        (58, Some(ICMP6_ROUTER_ADVERTISEMENT | ICMP6_REDIRECT)) => DropReason::RouterAdvertisement,
-        _ => DropReason::UnsupportedProtocol,
+        // SAFETY: no preconditions; back to where it came from.
+        Ok(ArpAction::Answer) => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        Ok(ArpAction::Pass) => TC_ACT_OK as i32,
+        Err(reason) => -(reason as i32),
     }
 }
