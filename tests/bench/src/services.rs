@@ -74,10 +74,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.wants(Part::Agent) {
         agent::measure(args.quick, &mut report)?;
     }
-    if args.wants(Part::Connections) {
-        connections(args, &mut report)?;
-    }
-    report.finish()
+    let outcome = if args.wants(Part::Connections) { connections(args, &mut report) } else { Ok(()) };
+    // What was measured before something went wrong is worth seeing.
+    report.finish()?;
+    outcome
 }
 
 /// Who asks whom through what.
