@@ -25,6 +25,8 @@ pub struct Room<A> {
     pub service: ServiceValue,
     /// The entry that is being made for its flow.
     pub flow: CtValue<A>,
+    /// The client is outside the cluster. Meaningful at uplinks.
+    pub outside: bool,
     /// The underlay address of the node that it goes to (IPv4 as a mapped address).
     pub node: V6,
     /// The pod that it goes to.
@@ -57,6 +59,7 @@ impl<A: Addr> Room<A> {
             },
             service: ServiceValue::default(),
             flow: CtValue::default(),
+            outside: false,
             node: V6::default(),
             endpoint: Endpoint::default(),
             action: Action::Pass,

@@ -130,6 +130,10 @@ pub fn to_overlay<A: Family, P: Packet, E: Env<A>>(
     room: &mut Room<A>,
 ) -> Result<(), DropReason> {
     A::parse(packet, &mut room.frame)?;
+    // What a stack says by itself on every link it has: nobody listens on the other side.
+    if room.frame.dst.is_group() {
+        return Err(DropReason::GroupDestination);
+    }
     check_own_source(env, room.frame.src)?;
     handle(env, packet, room, Sender::Other)?;
     route_frame(env, room)?;

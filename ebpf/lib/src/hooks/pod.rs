@@ -72,7 +72,8 @@ fn check_content<A: Family>(frame: &Frame<A>) -> Result<(), DropReason> {
     if frame.dst.is_loopback() {
         return Err(DropReason::Martian);
     }
-    if frame.dst.is_group() {
+    // Routes of the node must not lead a pod to the neighbours of its uplink.
+    if frame.dst.is_group() || frame.dst.is_link_scoped() {
         return Err(DropReason::GroupDestination);
     }
     let server = if A::BITS == 128 { DHCP6_SERVER_PORT } else { DHCP_SERVER_PORT };

@@ -104,7 +104,12 @@ fn weigh<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<bool, 
 #[inline(always)]
 fn place<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
     route(env, room)?;
-    if room.action == Action::Tunnel && room.plan.fresh == Fresh::Set && env.mode().any(NodeMode::DSR) {
+    // Other nodes' processes are no outside clients: who gets their packets untranslated would not believe them.
+    if room.outside
+        && room.action == Action::Tunnel
+        && room.plan.fresh == Fresh::Set
+        && env.mode().any(NodeMode::DSR)
+    {
         room.plan.handled = Handled::Forwarded;
     }
     forward(room)
@@ -126,12 +131,14 @@ fn forward<A: Family>(room: &mut Room<A>) -> Result<(), DropReason> {
 /// Who may use a frontend through an uplink: everybody outside, and processes of other nodes, whose packets to node ports
 /// take the underlay. Replies from inside the cluster come through the tunnel.
 #[inline(never)]
-fn is_client<A: Family, E: Env<A>>(env: &mut E, room: &Room<A>, is_reply: bool) -> bool {
+fn is_client<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>, is_reply: bool) -> bool {
     let src = room.frame.src;
     if src.is_loopback() || src.is_group() || src == A::default() {
         return false;
     }
-    match env.peer(src) {
+    let peer = env.peer(src);
+    room.outside = peer.is_none();
+    match peer {
         None => !is_inside(env, src),
         Some(peer) => peer.flags.any(PeerFlags::REMOTE_NODE) && !is_reply,
     }

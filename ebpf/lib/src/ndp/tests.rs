@@ -69,6 +69,15 @@ fn pods_neither_claim_addresses_nor_routers() {
 }
 
 #[test]
+fn a_pod_cannot_reach_beyond_the_node_by_link_local_addresses() {
+    let mut octets = [0; 16];
+    (octets[0], octets[1], octets[15]) = (0xfe, 0x80, 7);
+    let mut packet = crate::fake::tcp((pod(), 1), (V6::new(octets), 80), 2);
+    packet.0[6..12].copy_from_slice(&pod_mac(5));
+    assert_eq!(send(&mut packet), Err(DropReason::GroupDestination));
+}
+
+#[test]
 fn what_stacks_say_by_themselves_is_no_spoofing() {
     let mut link_local = [0; 16];
     (link_local[0], link_local[1], link_local[15]) = (0xfe, 0x80, 5);

@@ -370,12 +370,23 @@ fn sctp_between_different_ports_is_refused_by_name() {
 fn another_nodes_process_may_use_node_ports_over_the_underlay() {
     let mut env = first::<V4>();
     serve(&mut env, ServiceFlags::default(), &[(pod(10), 8080)]);
-    let asker = (node_ip(2), 5000);
+    let asker = (node_ip::<V4>(2), 5000);
     let action = run!(from_uplink::<V4>(&mut env, &mut tcp(asker, (node_ip(1), PORT), SYN)));
     assert!(matches!(action, Ok(Action::Deliver(_))));
     let mut answer = from_mac(10, tcp((pod(10), 8080), asker, SYN | ACK));
     assert_eq!(run!(from_pod::<V4>(&mut env, &mut answer, 10)), Ok(Action::Tunnel(outer(2))));
     assert_eq!(ends::<V4>(&answer), ((node_ip(1), PORT), asker));
+}
+
+#[test]
+fn another_nodes_process_is_never_answered_directly() {
+    let (mut near, mut far) = direct::<V4>();
+    near.mode = NodeMode::DSR;
+    let asker = (node_ip::<V4>(2), 5000);
+    let mut asked = tcp(asker, (node_ip(1), PORT), SYN);
+    assert_eq!(run!(from_uplink::<V4>(&mut near, &mut asked)), Ok(Action::Tunnel(outer(2))));
+    let action = run!(from_overlay::<V4>(&mut far, &mut asked, &outer(1), VNI_CLUSTER));
+    assert!(matches!(action, Ok(Action::Deliver(_))), "{action:?}");
 }
 
 fn early_and_late_agree<A: Numbered>() {
