@@ -301,7 +301,7 @@ impl Cluster {
     pub(crate) fn node_addresses(&self) -> BTreeSet<IpAddr> {
         let facts = self.nodes.get(self.name.as_str());
         let internal = facts.iter().flat_map(|facts| facts.addresses.iter().copied());
-        internal.chain(self.own_state.external.iter().copied()).collect()
+        self.own.addresses().chain(internal).chain(self.own_state.external.iter().copied()).collect()
     }
 
     /// Labels and service accounts of this node's pods.

@@ -28,6 +28,7 @@ use crate::{
     pod_names::PodNames,
     publish::{self, Publication},
     tables::{MapReconciler, ServiceTables, Sizes, reconciler, retry_at},
+    uplinks::NodeAddresses,
 };
 
 /// A slice that says it changed longer ago than this was not changed now: its latency would be a fiction.
@@ -86,7 +87,7 @@ pub(crate) struct Outputs {
     /// For load balancers that ask.
     pub(crate) health: watch::Sender<Health>,
     /// Addresses that the node is known by.
-    pub(crate) node_addresses: watch::Sender<BTreeSet<IpAddr>>,
+    pub(crate) node_addresses: watch::Sender<NodeAddresses>,
     /// Backends whose flows are over.
     pub(crate) lost: mpsc::Sender<Vec<Lost>>,
     /// What is refused.
@@ -233,7 +234,8 @@ impl Engine {
                 table.upsert(prefix, peer);
             }
         }
-        let addresses = self.cluster.node_addresses();
+        let addresses =
+            NodeAddresses { all: self.cluster.node_addresses(), is_complete: self.cluster.nodes_known() };
         self.outputs
             .node_addresses
             .send_if_modified(|now| std::mem::replace(now, addresses.clone()) != addresses);

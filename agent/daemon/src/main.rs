@@ -35,7 +35,6 @@ mod upkeep;
 mod uplinks;
 
 use std::{
-    collections::BTreeSet,
     fs::File,
     path::Path,
     sync::Arc,
@@ -77,7 +76,7 @@ use crate::{
     report::Reporter,
     show::routes::{self, Answers},
     takeover::{KubeProxy, cleanup},
-    uplinks::{Uplink, Uplinks},
+    uplinks::{NodeAddresses, Uplink, Uplinks},
 };
 
 /// The client's own lines repeat what the watches report.
@@ -213,7 +212,7 @@ impl Running<'_> {
     ) -> anyhow::Result<()> {
         let Running { options, given, client, node, reporter, metrics, .. } = self;
         let (own_addresses, own_addresses_source) = watch::channel(node.endpoints.own_addresses().await?);
-        let (node_addresses, node_addresses_source) = watch::channel(BTreeSet::new());
+        let (node_addresses, node_addresses_source) = watch::channel(NodeAddresses::default());
         let (lost, lost_source) = mpsc::channel(TOLD);
         let (reports, reports_source) = mpsc::channel(TOLD);
         let (questions, questions_source) = mpsc::channel(1);

@@ -136,9 +136,7 @@ fn cell(value: &Value) -> String {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
-        Value::Object(fields) => {
-            fields.get("address").map_or_else(|| value.to_string(), |address| cell(address))
-        }
+        Value::Object(fields) => fields.get("address").map_or_else(|| value.to_string(), cell),
         other => other.to_string(),
     }
 }

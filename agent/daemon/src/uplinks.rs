@@ -33,6 +33,8 @@ pub(crate) trait UplinkPrograms: Send + Sync {
     fn attach(&self, index: u32) -> Result<(), DatapathError>;
     /// Attaches before the stack; says how.
     fn attach_xdp(&self, index: u32) -> Result<&'static str, DatapathError>;
+    /// Detaches what is before the stack, if anything is.
+    fn detach_xdp(&self, index: u32) -> Result<(), DatapathError>;
     /// Detaches everything; a device that is gone is fine.
     fn detach(&self, index: u32) -> Result<(), DatapathError>;
     /// Devices that an earlier process attached to.
@@ -46,6 +48,10 @@ impl UplinkPrograms for Datapath {
 
     fn attach_xdp(&self, index: u32) -> Result<&'static str, DatapathError> {
         Datapath::attach_xdp(self, index).map(skep_datapath::XdpMode::label)
+    }
+
+    fn detach_xdp(&self, index: u32) -> Result<(), DatapathError> {
+        Datapath::detach_xdp(self, index)
     }
 
     fn detach(&self, index: u32) -> Result<(), DatapathError> {
@@ -79,6 +85,15 @@ struct Device {
     index: u32,
     addresses: BTreeSet<IpAddr>,
     has_default_route: bool,
+}
+
+/// Addresses that the node is known by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NodeAddresses {
+    /// The addresses.
+    pub(crate) all: BTreeSet<IpAddr>,
+    /// Whether the API server has said so; until then there may be more.
+    pub(crate) is_complete: bool,
 }
 
 /// Whether outside clients come in by the device.
@@ -119,7 +134,7 @@ impl Uplinks {
     pub(crate) async fn run(
         mut self,
         netlink: Netlink,
-        mut node_addresses: watch::Receiver<BTreeSet<IpAddr>>,
+        mut node_addresses: watch::Receiver<NodeAddresses>,
     ) -> Result<(), RoutingError> {
         let (changes, mut news, driver) = Changes::open()?;
         tokio::pin!(driver);
@@ -152,10 +167,10 @@ impl Uplinks {
     }
 
     /// Brings the programs to where they should be.
-    fn follow(&mut self, devices: &[Device], node_addresses: &BTreeSet<IpAddr>, now: Instant) {
+    fn follow(&mut self, devices: &[Device], node_addresses: &NodeAddresses, now: Instant) {
         let wanted: BTreeMap<u32, &Device> = devices
             .iter()
-            .filter(|device| is_uplink(device, &self.balancing.devices, node_addresses))
+            .filter(|device| is_uplink(device, &self.balancing.devices, &node_addresses.all))
             .map(|device| (device.index, device))
             .collect();
         let there: BTreeSet<u32> = devices.iter().map(|device| device.index).collect();
@@ -169,7 +184,8 @@ impl Uplinks {
         let known: BTreeSet<u32> = self.attached.keys().copied().chain(self.programs.attached()).collect();
         for index in known.into_iter().filter(|index| !wanted.contains_key(index)) {
             let since = *self.unwanted.entry(index).or_insert(now);
-            if !there.contains(&index) || now.duration_since(since) >= GRACE {
+            let is_over = node_addresses.is_complete && now.duration_since(since) >= GRACE;
+            if is_over || !there.contains(&index) {
                 self.detach(index);
             }
         }
@@ -183,6 +199,11 @@ impl Uplinks {
             tracing::warn!(device = name, error = %chain(&error), "outside clients that come in by it are not served");
             uplink.problem = Some(chain(&error));
             return uplink;
+        }
+        if self.balancing.xdp == Xdp::Off
+            && let Err(error) = self.programs.detach_xdp(index)
+        {
+            tracing::warn!(device = name, error = %chain(&error), "the program before the stack cannot be detached");
         }
         if self.balancing.xdp == Xdp::Auto {
             uplink.xdp = Some(self.programs.attach_xdp(index).map_or_else(
@@ -266,6 +287,10 @@ mod tests {
             Ok("xdp-native")
         }
 
+        fn detach_xdp(&self, _: u32) -> Result<(), DatapathError> {
+            Ok(())
+        }
+
         fn detach(&self, index: u32) -> Result<(), DatapathError> {
             self.0.lock().unwrap().remove(&index);
             Ok(())
@@ -306,7 +331,8 @@ mod tests {
         fake.attach(99).unwrap();
         let (report, seen) = watch::channel(Vec::new());
         let mut uplinks = Uplinks::new(fake.clone(), balancing(&["--xdp", "auto"]), report);
-        let node: BTreeSet<IpAddr> = [[10, 89, 0, 11].into()].into();
+        let node = NodeAddresses { all: [[10, 89, 0, 11].into()].into(), is_complete: true };
+        let unsure = NodeAddresses { is_complete: false, ..node.clone() };
         let now = Instant::now();
         let with = [device(1, "eth0", [10, 89, 0, 11], false)];
         uplinks.follow(&with, &node, now);
@@ -317,6 +343,8 @@ mod tests {
         assert_eq!(fake.attached(), [1].into());
         uplinks.follow(&with, &node, now + GRACE);
         uplinks.follow(&without, &node, now + GRACE);
+        assert_eq!(fake.attached(), [1].into());
+        uplinks.follow(&without, &unsure, now + GRACE * 2);
         assert_eq!(fake.attached(), [1].into());
         uplinks.follow(&without, &node, now + GRACE * 2);
         assert!(fake.attached().is_empty() && seen.borrow().is_empty());

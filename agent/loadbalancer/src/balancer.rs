@@ -92,11 +92,12 @@ impl LoadBalancer {
             .chain(now.nodes.iter().filter(|(ip, node)| before.nodes.get(*ip) != Some(node)))
             .map(|(ip, _)| *ip)
             .collect();
-        let concerned = |(owner, entry): &(&Arc<Owner>, &Box<Entry>)| match ***owner {
+        let concerned = |owner: &Arc<Owner>, entry: &Entry| match **owner {
             Owner::Service(_) => all || entry.leads_to_any(&moved),
             Owner::Pod(_) => before.addresses != now.addresses,
         };
-        let dirty = self.entries.iter().filter(concerned).map(|(owner, _)| Arc::clone(owner));
+        let entries = self.entries.iter().filter(|(owner, entry)| concerned(owner, entry));
+        let dirty = entries.map(|(owner, _)| Arc::clone(owner));
         self.dirty.extend(dirty);
     }
 

@@ -112,7 +112,7 @@ fn start() -> Fixture {
         publication,
         summary,
         health,
-        node_addresses: watch::channel(BTreeSet::new()).0,
+        node_addresses: watch::channel(NodeAddresses::default()).0,
         lost,
         reports,
         latency: prometheus::Histogram::with_opts(prometheus::HistogramOpts::new("a", "b")).unwrap(),

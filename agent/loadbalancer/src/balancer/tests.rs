@@ -225,10 +225,7 @@ proptest! {
         let mut unseen = false;
         for step in steps.into_iter().chain([Step::Refresh]) {
             let saw_all = !unseen;
-            unseen = match step {
-                Step::Refresh | Step::Restart => false,
-                _ => true,
-            };
+            unseen = !matches!(step, Step::Refresh | Step::Restart);
             match step {
                 Step::Service(n, shape) => {
                     services.insert(n, service(n, shape));

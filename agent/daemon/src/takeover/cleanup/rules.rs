@@ -71,20 +71,22 @@ fn leads_in(rule: &str) -> bool {
 
 /// The words of a rule: what is in quotes, as comments are, is one.
 fn words(rule: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
+    let mut words = Vec::new();
+    let mut word = String::new();
     let (mut quoted, mut escaped) = (false, false);
     for character in rule.chars() {
         match character {
             _ if escaped => {
-                words.last_mut().map(|word| word.push(character));
+                word.push(character);
                 escaped = false;
             }
             '\\' => escaped = true,
             '"' => quoted = !quoted,
-            ' ' if !quoted => words.push(String::new()),
-            _ => drop(words.last_mut().map(|word| word.push(character))),
+            ' ' if !quoted => words.push(std::mem::take(&mut word)),
+            _ => word.push(character),
         }
     }
+    words.push(word);
     words.retain(|word| !word.is_empty());
     words
 }
