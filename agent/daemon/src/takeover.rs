@@ -64,7 +64,7 @@ impl KubeProxy {
                     .into(),
             ),
             (false, false) => Some(format!(
-                "kube-proxy left {found}: remove them on the node with `skep-agent kube-proxy cleanup` (--dry-run shows what)"
+                "kube-proxy left {found}: remove them with `kubectl debug node/NODE --profile=sysadmin --image=AGENT-IMAGE -it -- /usr/bin/skep-agent kube-proxy cleanup --root /host` (--dry-run shows what)"
             )),
             (false, true) => None,
         }

@@ -77,7 +77,7 @@ fn removes_kube_proxys_rules_and_nothing_else() {
         SHOW.to_owned(),
         format!("{agent} kube-proxy cleanup --dry-run"),
         SHOW.to_owned(),
-        format!("{agent} kube-proxy cleanup"),
+        format!("{agent} kube-proxy cleanup --root /"),
         SHOW.to_owned(),
         format!("{agent} kube-proxy cleanup"),
     ];

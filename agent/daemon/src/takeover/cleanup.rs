@@ -1,5 +1,8 @@
 //! `skep-agent kube-proxy cleanup`: removes kube-proxy's rules, and nothing else.
 //!
+//! The agent's image has no iptables. `kubectl debug node/NODE --profile=sysadmin --image=AGENT-IMAGE -it --
+//! /usr/bin/skep-agent kube-proxy cleanup --root /host` uses the node's.
+//!
 //! Rules of its iptables mode by the tools that wrote them, in both variants and families; tables of its nftables mode
 //! as a whole. The kubelet's own chains stay: it would write them again.
 
@@ -7,6 +10,7 @@ mod rules;
 
 use std::{
     io::Write,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -21,8 +25,11 @@ const VARIANTS: [&str; 4] = ["iptables-nft", "ip6tables-nft", "iptables-legacy",
 /// Where a machine has but one.
 const PLAIN: [&str; 2] = ["iptables", "ip6tables"];
 
+/// Where tools of administrators are.
+const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+
 /// What to do about kube-proxy.
-#[derive(Clone, Copy, Debug, Parser)]
+#[derive(Clone, Debug, Parser)]
 #[command(name = "skep-agent kube-proxy")]
 pub(crate) enum KubeProxyTool {
     /// Removes the rules that kube-proxy left on this node, in the calling network namespace.
@@ -30,13 +37,20 @@ pub(crate) enum KubeProxyTool {
         /// Only shows what would be removed.
         #[arg(long)]
         dry_run: bool,
+        /// The folder that the node's own file system is mounted at: its iptables and nft are used.
+        #[arg(long)]
+        root: Option<PathBuf>,
     },
 }
 
 /// Does it; what is done is printed.
 #[allow(clippy::print_stdout, reason = "the answer to a command")]
 pub(crate) fn run(tool: KubeProxyTool) -> anyhow::Result<()> {
-    let KubeProxyTool::Cleanup { dry_run } = tool;
+    let KubeProxyTool::Cleanup { dry_run, root } = tool;
+    if let Some(root) = &root {
+        std::os::unix::fs::chroot(root).with_context(|| format!("enter {}", root.display()))?;
+        std::env::set_current_dir("/")?;
+    }
     let mut found_tool = false;
     let mut steps = 0;
     for variant in installed(&VARIANTS, &PLAIN) {
@@ -61,7 +75,7 @@ pub(crate) fn run(tool: KubeProxyTool) -> anyhow::Result<()> {
     }
     if !found_tool {
         bail!(
-            "neither iptables nor nft is installed here: run this where kube-proxy's own tools are, on the node itself or in a container with them, in the node's network namespace"
+            "neither iptables nor nft is installed here: with `--root FOLDER` those of the node are used, as in `kubectl debug node/NODE --profile=sysadmin --image=AGENT-IMAGE -it -- /usr/bin/skep-agent kube-proxy cleanup --root /host`"
         );
     }
     match (steps, dry_run) {
@@ -80,12 +94,18 @@ fn installed(variants: &[&'static str], plain: &[&'static str]) -> Vec<&'static 
 }
 
 fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    FOLDERS.iter().any(|folder| Path::new(folder).join(program).is_file())
+}
+
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    // A container's PATH need not name the folders of administrators.
+    command.env("PATH", FOLDERS.join(":"));
+    command
 }
 
 fn output(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    let done = Command::new(program).args(arguments).output().with_context(|| format!("run {program}"))?;
+    let done = command(program).args(arguments).output().with_context(|| format!("run {program}"))?;
     if !done.status.success() {
         bail!("{program} {}: {}", arguments.join(" "), String::from_utf8_lossy(&done.stderr).trim());
     }
@@ -93,7 +113,7 @@ fn output(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
 }
 
 fn feed(program: &str, arguments: &[&str], input: &str) -> anyhow::Result<()> {
-    let mut child = Command::new(program)
+    let mut child = command(program)
         .args(arguments)
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
