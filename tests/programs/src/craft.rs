@@ -306,16 +306,17 @@ pub fn arp(operation: u16, src_mac: Mac, sender: Ipv4Addr, target_mac: Mac, targ
     packet
 }
 
-/// An IPv6 packet with an ICMPv6 message of a type, checksum left out.
+/// A neighbour discovery message (RFC 4861) of a type about a target, with a link-layer address option; hop limit 255,
+/// checksum filled in.
 #[must_use]
-pub fn icmp6(src_mac: Mac, kind: u8) -> Vec<u8> {
-    let mut packet = vec![0x33, 0x33, 0, 0, 0, 1];
-    packet.extend(src_mac);
-    packet.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 8, 58, 255]);
-    packet.extend([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-    packet.extend([0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-    packet.extend([kind, 0, 0, 0, 0, 0, 0, 0]);
-    packet
+pub fn neighbour(src_mac: Mac, kind: u8, src: Ipv6Addr, dst: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
+    let mut payload = target.octets().to_vec();
+    payload.extend([1, 1]);
+    payload.extend(src_mac);
+    let segment = Segment::Icmp(kind, 0, [0; 4], payload);
+    let mut bytes = Crafted::new(src_mac, [0x33, 0x33, 0, 0, 0, 1], src, dst, segment).bytes();
+    bytes[14 + 7] = 255;
+    bytes
 }
 
 #[cfg(test)]

@@ -5,7 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test builds on must work")]
 
-use std::{collections::BTreeSet, net::Ipv4Addr};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use skep_abi::{
     DropReason, Hook,
@@ -16,8 +19,8 @@ use skep_model::Protocol;
 use skep_test_programs::{
     Bench, Crafted, Segment,
     bench::{
-        DROP, GATEWAY, HOST_MAC, LOOPBACK, NEIGHBOUR, NEIGHBOUR_MAC, NET_MAC, NODE, POD, POD_HOST_MAC,
-        POD_MAC, REMOTE_POD, VIP, WORLD,
+        DROP, GATEWAY, HOST_MAC, LOOPBACK, NEIGHBOUR, NEIGHBOUR_MAC, NEIGHBOUR6, NET_MAC, NODE, POD,
+        POD_HOST_MAC, POD_MAC, POD6, REMOTE_POD, VIP, VIP6, WORLD, WORLD6,
     },
     craft::{self, ACK, SYN},
 };
@@ -44,7 +47,14 @@ fn refused_from_pods() -> Vec<(DropReason, Vec<u8>)> {
     let foreign_mac = Crafted::new(NEIGHBOUR_MAC, POD_HOST_MAC, POD, NEIGHBOUR, udp(1, 2)).bytes();
     let mut later = Crafted::new(POD_MAC, POD_HOST_MAC, POD, NEIGHBOUR, Segment::Raw(17, vec![0; 8]));
     later.fragment = 5;
-    let unknown = Crafted::new([0; 6], [0; 6], POD, NEIGHBOUR, udp(9, 9)).ip_bytes();
+    let quoted = |src| Crafted::new([0; 6], [0; 6], src, POD, udp(9, 9)).ip_bytes();
+    let error = |quote| from_pod(POD, NEIGHBOUR, Segment::Icmp(3, 3, [0; 4], quote));
+    let redirect = from_pod(POD, NEIGHBOUR, Segment::Icmp(5, 1, [0; 4], quoted(NEIGHBOUR)));
+    let all_nodes: Ipv6Addr = "ff02::1".parse().unwrap();
+    let link_local: Ipv6Addr = "fe80::1".parse().unwrap();
+    let speak = |kind, src, target| craft::neighbour(POD_MAC, kind, src, all_nodes, target);
+    let six = |src, dst, segment| Crafted::new(POD_MAC, POD_HOST_MAC, src, dst, segment).bytes();
+    let routing = Segment::Raw(43, [&[17, 0, 0, 1, 0, 0, 0, 0][..], &[0; 16]].concat());
     vec![
         (R::Malformed, cut),
         (R::UnsupportedProtocol, vlan),
@@ -54,9 +64,19 @@ fn refused_from_pods() -> Vec<(DropReason, Vec<u8>)> {
         (R::SpoofedArp, craft::arp(1, POD_MAC, NEIGHBOUR, [0; 6], GATEWAY)),
         (R::SpoofedArp, craft::arp(2, NEIGHBOUR_MAC, POD, [0; 6], GATEWAY)),
         (R::DhcpServer, from_pod(POD, NEIGHBOUR, udp(67, 68))),
-        (R::RouterAdvertisement, craft::icmp6(POD_MAC, 134)),
-        (R::RouterAdvertisement, craft::icmp6(POD_MAC, 137)),
-        (R::UnsupportedProtocol, craft::icmp6(POD_MAC, 135)),
+        (R::RouterAdvertisement, speak(134, POD6, POD6)),
+        (R::SpoofedNeighbour, speak(136, POD6, NEIGHBOUR6)),
+        (R::SpoofedNeighbour, speak(135, POD6, POD6)),
+        (R::GroupDestination, speak(134, link_local, link_local)),
+        (R::IcmpRedirect, redirect),
+        (R::ExtensionHeaders, six(POD6, NEIGHBOUR6, routing)),
+        (R::SpoofedSource, six(WORLD6, NEIGHBOUR6, udp(1, 2))),
+        (R::SpoofedSource, six(NEIGHBOUR6, POD6, udp(1, 2))),
+        (R::DhcpServer, six(POD6, NEIGHBOUR6, udp(547, 546))),
+        (R::Martian, six(POD6, Ipv6Addr::LOCALHOST, udp(1, 2))),
+        (R::GroupDestination, six(POD6, all_nodes, udp(5353, 5353))),
+        (R::NoService, six(POD6, VIP6, udp(1, 1))),
+        (R::NoRoute, six(POD6, WORLD6, udp(1, 2))),
         (R::Martian, from_pod(POD, Ipv4Addr::LOCALHOST, udp(1, 2))),
         (R::GroupDestination, from_pod(POD, Ipv4Addr::new(224, 0, 0, 251), udp(5353, 5353))),
         (R::GroupDestination, from_pod(POD, Ipv4Addr::BROADCAST, udp(68, 67))),
@@ -64,16 +84,15 @@ fn refused_from_pods() -> Vec<(DropReason, Vec<u8>)> {
         (R::NoEndpoint, from_pod(POD, Ipv4Addr::new(10, 244, 9, 9), udp(1, 2))),
         (R::NoService, from_pod(POD, VIP, udp(1, 1))),
         (R::NoBackend, from_pod(POD, VIP, udp(1, 81))),
-        (R::Hairpin, from_pod(POD, VIP, udp(1, 82))),
         (R::NoRoute, from_pod(POD, Ipv4Addr::new(203, 0, 113, 1), udp(1, 2))),
         (R::FragmentUnknown, later.bytes()),
-        (R::UntrackedReply, from_pod(POD, NEIGHBOUR, Segment::Icmp(3, 3, [0; 4], unknown))),
+        (R::UntrackedReply, error(quoted(NEIGHBOUR))),
+        (R::IcmpMismatch, error(quoted(REMOTE_POD))),
     ]
 }
 
 fn prepare(bench: &Bench) {
     bench.service(1, Protocol::Udp, 81, &[]).unwrap();
-    bench.service(2, Protocol::Udp, 82, &[(POD, 8082)]).unwrap();
 }
 
 #[track_caller]
@@ -142,15 +161,26 @@ fn a_packet_without_our_network_identifier_dies_at_the_tunnel() {
 }
 
 #[test]
-fn a_translation_that_would_take_over_a_live_flow_is_refused() {
-    let bench = bench();
+fn a_translation_that_would_take_over_a_live_flow_takes_another_port_or_is_refused() {
+    let mut bench = bench();
+    bench.reconfigure(|node| node.nat_ports = (5000, 5000)).unwrap();
     bench.service(3, Protocol::Tcp, 83, &[(NEIGHBOUR, 8083)]).unwrap();
-    let segment = |to, flags| Segment::Tcp(4000, to, flags, Vec::new());
-    bench.run(&FROM_POD, &from_pod(POD, NEIGHBOUR, segment(8083, SYN))).unwrap();
-    let translated = from_pod(POD, VIP, segment(83, SYN));
-    expect(&bench, &FROM_POD, DropReason::FlowConflict, &plain(&translated));
-    let later = from_pod(POD, VIP, segment(83, ACK));
-    expect(&bench, &FROM_POD, DropReason::FlowConflict, &plain(&later));
+    let segment = |from, to, flags| Segment::Tcp(from, to, flags, Vec::new());
+    let sent = |from, to, flags| {
+        Crafted::new(
+            POD_MAC,
+            POD_HOST_MAC,
+            POD,
+            if to == 83 { VIP } else { NEIGHBOUR },
+            segment(from, to, flags),
+        )
+    };
+    bench.run(&FROM_POD, &sent(4000, 8083, SYN).bytes()).unwrap();
+    let (_, translated) = bench.pass(&FROM_POD, &sent(4000, 83, SYN)).unwrap();
+    assert_eq!((translated.src, translated.segment), (POD, segment(5000, 8083, SYN)));
+    bench.run(&FROM_POD, &sent(4001, 8083, SYN).bytes()).unwrap();
+    expect(&bench, &FROM_POD, DropReason::FlowConflict, &plain(&sent(4001, 83, SYN).bytes()));
+    expect(&bench, &FROM_POD, DropReason::FlowConflict, &plain(&sent(4001, 83, ACK).bytes()));
 }
 
 #[test]
@@ -182,8 +212,15 @@ fn every_reason_is_reached_here_or_its_absence_is_explained() {
         DropReason::TunnelSpoofed,
         DropReason::UnknownVni,
         DropReason::FlowConflict,
-        // tests/namespaces.rs: a packet out of the tunnel for somebody else.
+        DropReason::Hairpin,
+        // tests/tunnel.rs: packets out of the tunnel for somebody else, and such as pretend to be from outside.
         DropReason::NotForThisNode,
+        DropReason::NotOutside,
+        // tests/uplink.rs.
+        DropReason::SnatExhausted,
+        DropReason::SctpPort,
+        DropReason::SourceRange,
+        DropReason::NoLocalBackend,
     ]);
     let unreachable = [
         // An LRU map makes room; the kernel refuses only when it is out of memory. Reached in skep-packet's tests.

@@ -7,7 +7,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use skep_abi::{DropReason, Hook};
 use skep_datapath::{Datapath, Peer as PeerRow, PeerKind};
 use skep_model::IpCidr;
-use skep_test_programs::{Attach, Cluster, Peer};
+use skep_test_programs::{Attach, Cluster, Crafted, Peer, Segment};
 
 const PEER: &str = env!("CARGO_BIN_EXE_skep-test-peer");
 
@@ -86,4 +86,36 @@ fn a_lost_program_means_lost_traffic() {
     node.netns.within(|| Ok(node.datapath().detach_pod(ifindex)?)).unwrap();
     assert!(ask(neighbour).is_err(), "unpoliced traffic passed");
     assert!(ask(cluster.nodes[1].pods[0].ip).is_err(), "unpoliced traffic passed");
+}
+
+/// Sends an inner packet to the first node as the second node's tunnel would.
+fn tunnelled(cluster: &Cluster, vni: u8, inner: &[u8]) {
+    let mut packet = vec![8, 0, 0, 0, 0, 0, vni, 0];
+    packet.extend(inner);
+    let to = (cluster.nodes[0].ip, 8472);
+    let send = || Ok(std::net::UdpSocket::bind("0.0.0.0:0")?.send_to(&packet, to)?);
+    cluster.nodes[1].netns.within(send).unwrap();
+}
+
+#[test]
+fn only_outside_clients_of_services_come_by_the_outside_tunnel() {
+    let cluster = Cluster::new(1, Attach::Best).unwrap_or_else(|error| panic!("{error:#}"));
+    let [first, second] = &cluster.nodes[..] else { panic!("two nodes") };
+    let target = first.pods[0].ip;
+    let world: Ipv4Addr = "192.0.2.33".parse().unwrap();
+    let inner = |src| Crafted::new([2; 6], [4; 6], src, target, Segment::Udp(1, 2, b"data".to_vec())).bytes();
+    for (vni, src, reason) in [
+        (2, second.pods[0].ip, DropReason::NotOutside),
+        (2, world, DropReason::NotOutside),
+        (1, world, DropReason::PeerUnknown),
+        (3, second.pods[0].ip, DropReason::UnknownVni),
+    ] {
+        let before = counted(first.datapath(), Some(reason));
+        tunnelled(&cluster, vni, &inner(src));
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while counted(first.datapath(), Some(reason)) == before {
+            assert!(std::time::Instant::now() < deadline, "{vni} {src} {:?}", first.datapath().counters());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
