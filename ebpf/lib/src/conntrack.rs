@@ -25,10 +25,10 @@ pub struct Hit<'e, A> {
     pub closes: bool,
 }
 
-/// The key of a packet, and whether its source is side `b`.
+/// Makes the key of a packet; says whether its source is side `b`.
 #[inline(always)]
-pub fn key_of<A: Addr>(frame: &Frame<A>) -> (CtKey<A>, bool) {
-    CtKey::canonical(frame.src, frame.src_port, frame.dst, frame.dst_port, frame.protocol)
+pub fn set_key<A: Addr>(key: &mut CtKey<A>, frame: &Frame<A>) -> bool {
+    key.set((&frame.src, frame.src_port), (&frame.dst, frame.dst_port), frame.protocol)
 }
 
 /// The flag of a flow whose first packet came from side `b`, or not.
@@ -52,10 +52,14 @@ fn starts_over<A>(frame: &Frame<A>, value: &CtValue<A>, is_reply: bool) -> bool 
 
 /// Finds a packet's flow and notes that it was seen. `None`: it starts a flow.
 #[inline(always)]
-pub fn touch<'e, A: Addr, E: Env<A>>(env: &'e mut E, frame: &Frame<A>) -> Option<Hit<'e, A>> {
-    let (key, from_b) = key_of(frame);
+pub fn touch<'e, A: Addr, E: Env<A>>(
+    env: &'e mut E,
+    frame: &Frame<A>,
+    key: &mut CtKey<A>,
+) -> Option<Hit<'e, A>> {
+    let from_b = set_key(key, frame);
     let now = env.tick();
-    let value = env.flow(&key)?;
+    let value = env.flow(key)?;
     let is_reply = value.flags.any(CtFlags::FROM_B) != from_b;
     if starts_over(frame, value, is_reply) {
         return None;
@@ -82,9 +86,9 @@ pub fn touch<'e, A: Addr, E: Env<A>>(env: &'e mut E, frame: &Frame<A>) -> Option
 /// translation, which is how the other entry knows it.
 #[inline(never)]
 pub fn mirror<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>) {
-    let frame = &room.frame;
-    let (key, from_b) = key_of(frame);
-    if let Some(value) = env.flow(&key) {
+    let Room { frame, key, .. } = room;
+    let from_b = set_key(key, frame);
+    if let Some(value) = env.flow(key) {
         let is_reply = value.flags.any(CtFlags::FROM_B) != from_b;
         let seen = if is_reply { &mut value.reply } else { &mut value.original };
         *seen = seen.with(frame.tcp);
@@ -93,9 +97,10 @@ pub fn mirror<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>) {
 
 /// Looks at a flow without touching it: what its entry is, and whether the packet answers.
 #[inline(always)]
-pub fn peek<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Option<(CtFlags, bool)> {
-    let (key, from_b) = key_of(frame);
-    let flags = env.flow(&key)?.flags;
+pub fn peek<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Option<(CtFlags, bool)> {
+    let Room { frame, key, .. } = room;
+    let from_b = set_key(key, frame);
+    let flags = env.flow(key)?.flags;
     Some((flags, flags.any(CtFlags::FROM_B) != from_b))
 }
 
@@ -105,26 +110,26 @@ pub fn peek<A: Addr, E: Env<A>>(env: &mut E, frame: &Frame<A>) -> Option<(CtFlag
 /// [`DropReason::ConntrackFull`].
 #[inline(always)]
 pub fn create<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
-    let (key, from_b) = key_of(&room.frame);
-    let flow = &mut room.flow;
-    begin(flow, env.tick(), room.frame.tcp, side(from_b));
+    let Room { frame, flow, key, .. } = &mut *room;
+    let from_b = set_key(key, frame);
+    begin(flow, env.tick(), frame.tcp, side(from_b));
     flow.set = 0;
     (flow.nat_addr, flow.nat_port) = (A::default(), Be16::ZERO);
-    env.insert_flow(&key, flow).ok_or(DropReason::ConntrackFull)
+    env.insert_flow(key, flow).ok_or(DropReason::ConntrackFull)
 }
 
 /// Records that a client's packets go on untranslated to the node of a backend.
 ///
 /// # Errors
 /// [`DropReason::ConntrackFull`].
-#[inline(always)]
+#[inline(never)]
 pub fn create_forwarded<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(), DropReason> {
-    let (key, from_b) = key_of(&room.frame);
-    let flow = &mut room.flow;
-    begin(flow, env.tick(), room.frame.tcp, side(from_b).with(CtFlags::FORWARDED));
-    flow.set = room.plan.set;
-    (flow.nat_addr, flow.nat_port) = (room.plan.to.addr, room.plan.to.port);
-    env.insert_flow(&key, flow).ok_or(DropReason::ConntrackFull)
+    let Room { frame, flow, key, plan, .. } = &mut *room;
+    let from_b = set_key(key, frame);
+    begin(flow, env.tick(), frame.tcp, side(from_b).with(CtFlags::FORWARDED));
+    flow.set = plan.set;
+    (flow.nat_addr, flow.nat_port) = (plan.to.addr, plan.to.port);
+    env.insert_flow(key, flow).ok_or(DropReason::ConntrackFull)
 }
 
 /// An entry without a peer. Field by field: it lies where an older one was.

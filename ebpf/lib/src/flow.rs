@@ -121,8 +121,8 @@ fn reassemble<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<(
 /// Makes the plan for a packet of a known flow; says whether there is one.
 #[inline(never)]
 pub fn follow<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> bool {
-    let Room { frame, plan, .. } = room;
-    let Some(hit) = conntrack::touch(env, frame) else { return false };
+    let Room { frame, plan, key, .. } = room;
+    let Some(hit) = conntrack::touch(env, frame, key) else { return false };
     let value = &*hit.value;
     let handled = match (hit.is_reply, value.flags) {
         (true, _) => Handled::Reply,

@@ -5,7 +5,7 @@
 use skep_abi::{CtFlags, DropReason};
 
 use crate::{
-    conntrack::{Target, key_of},
+    conntrack::{Target, set_key},
     env::Env,
     family::Family,
     flow::{Handled, Sender},
@@ -52,14 +52,14 @@ fn relate<A: Family, P: Packet, E: Env<A>>(
     room: &mut Room<A>,
     sender: Sender,
 ) -> Result<(), DropReason> {
-    let Room { frame, quoted, plan, .. } = room;
+    let Room { frame, quoted, plan, key, .. } = room;
     A::parse_quoted(packet, frame.l4 + ICMP_HEADER_LEN, quoted).ok_or(DropReason::UntrackedReply)?;
     // Only who got a packet may complain about it; routers do, too, but pods are none.
     if quoted.src != frame.dst || sender == Sender::Pod && quoted.dst != frame.src {
         return Err(DropReason::IcmpMismatch);
     }
-    let (key, from_b) = key_of(quoted);
-    let value = env.flow(&key).ok_or(DropReason::UntrackedReply)?;
+    let from_b = set_key(key, quoted);
+    let value = env.flow(key).ok_or(DropReason::UntrackedReply)?;
     let is_reply = value.flags.any(CtFlags::FROM_B) != from_b;
     plan.to = Target { addr: value.nat_addr, port: value.nat_port };
     plan.source = Target { addr: value.peer_addr, port: value.peer_port };

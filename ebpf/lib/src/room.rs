@@ -4,7 +4,7 @@
 //! about registers and stack, it follows through every branch that comes after. So hooks work in steps that are functions
 //! of their own and leave their results here: in a map value, where results cost no stack and are nobody's history.
 
-use skep_abi::{Addr, CtValue, Endpoint, ServiceValue, V6};
+use skep_abi::{Addr, CtKey, CtValue, Endpoint, ServiceValue, V6};
 
 use crate::{
     flow::{Fresh, Handled, Plan},
@@ -23,6 +23,8 @@ pub struct Room<A> {
     pub plan: Plan<A>,
     /// The frontend that it is for.
     pub service: ServiceValue,
+    /// The key of an entry.
+    pub key: CtKey<A>,
     /// The entry that is being made for its flow.
     pub flow: CtValue<A>,
     /// The client is outside the cluster. Meaningful at uplinks.
@@ -58,6 +60,7 @@ impl<A: Addr> Room<A> {
                 closes: false,
             },
             service: ServiceValue::default(),
+            key: CtKey::default(),
             flow: CtValue::default(),
             outside: false,
             node: V6::default(),

@@ -4,10 +4,10 @@
 //! has the same, the client's own port stays. Otherwise another port is taken: of the client's own address where replies
 //! pass this node anyway, of the gateway address where they otherwise would not.
 
-use skep_abi::{Addr, Be16, CtFlags, CtKey, CtState, DropReason};
+use skep_abi::{Addr, Be16, CtFlags, CtState, DropReason};
 
 use crate::{
-    conntrack::{begin, key_of, side},
+    conntrack::{begin, set_key, side},
     env::Env,
     frame::SCTP,
     room::Room,
@@ -33,7 +33,7 @@ const TRIES_FOR_CLOSED: u32 = 8;
 ///
 /// # Errors
 /// [`DropReason::SnatExhausted`], [`DropReason::FlowConflict`], [`DropReason::ConntrackFull`].
-#[inline(always)]
+#[inline(never)]
 pub fn establish<A: Addr, E: Env<A>>(
     env: &mut E,
     room: &mut Room<A>,
@@ -57,8 +57,8 @@ pub fn establish<A: Addr, E: Env<A>>(
     if !allocate(env, room, source == Source::Own) {
         return Err(exhausted);
     }
-    let Room { frame, plan, flow, .. } = &mut *room;
-    let (key, from_b) = key_of(frame);
+    let Room { frame, plan, flow, key, .. } = &mut *room;
+    let from_b = set_key(key, frame);
     (flow.nat_addr, flow.nat_port) = (plan.to.addr, plan.to.port);
     flow.flags = side(from_b).with(CtFlags::DNAT);
     (flow.peer_addr, flow.peer_port) = (A::default(), Be16::ZERO);
@@ -66,7 +66,7 @@ pub fn establish<A: Addr, E: Env<A>>(
         (flow.peer_addr, flow.peer_port) = (plan.source.addr, plan.source.port);
         flow.flags = flow.flags.with(CtFlags::SNAT);
     }
-    env.insert_flow(&key, flow).ok_or(DropReason::ConntrackFull)
+    env.insert_flow(key, flow).ok_or(DropReason::ConntrackFull)
 }
 
 /// Claims the entry for replies: with the client's own port, or with others. `keeps` says that the plan's source is the
@@ -103,16 +103,16 @@ fn allocate<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>, keeps: bool) ->
 /// entry of a closed flow may be taken.
 #[inline(never)]
 fn claim<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>, closed: bool) -> bool {
-    let Room { frame, plan, flow, .. } = room;
-    let (key, from_b) =
-        CtKey::canonical(plan.source.addr, plan.source.port, plan.to.addr, plan.to.port, frame.protocol);
+    let Room { frame, plan, flow, key, .. } = room;
+    let from_b =
+        key.set((&plan.source.addr, plan.source.port), (&plan.to.addr, plan.to.port), frame.protocol);
     flow.flags = side(from_b).with(CtFlags::REVNAT);
     if plan.new_source {
         (flow.peer_addr, flow.peer_port) = (frame.src, frame.src_port);
         flow.flags = flow.flags.with(CtFlags::SNAT);
     }
-    match env.flow(&key) {
-        None => env.claim_flow(&key, flow).is_some(),
+    match env.flow(key) {
+        None => env.claim_flow(key, flow).is_some(),
         Some(old) => {
             let same = old.flags.any(CtFlags::REVNAT)
                 && old.nat_port == flow.nat_port

@@ -1,11 +1,10 @@
 //! Flows end to end in memory: what goes out translated comes back translated, in both families.
 
 use proptest::prelude::*;
-use skep_abi::{CtState, DropReason, V4, V6, conntrack::TcpSeen};
+use skep_abi::{CtKey, CtState, DropReason, V4, V6, conntrack::TcpSeen};
 
 use super::{Handled, Sender, handle};
 use crate::{
-    conntrack::key_of,
     fake::{FakeEnv, FakePacket, Numbered, build, echo, is_sound, parsed, quoted, tcp, udp},
     family::Family,
     frame::Frame,
@@ -48,7 +47,8 @@ impl<A: Numbered> World<A> {
 
     fn state(&mut self, from: (A, u16), to: (A, u16)) -> CtState {
         let frame = parsed::<A>(&tcp(from, to, ACK)).unwrap();
-        let value = self.env.flows[&key_of(&frame).0];
+        let value = self.env.flows
+            [&CtKey::canonical(frame.src, frame.src_port, frame.dst, frame.dst_port, frame.protocol).0];
         CtState::of(value.original, value.reply)
     }
 }

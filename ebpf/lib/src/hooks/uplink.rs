@@ -71,7 +71,7 @@ pub(super) fn decide<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> R
 /// Makes the plan for a packet; says whether it is for a frontend.
 #[inline(never)]
 fn weigh<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>) -> Result<bool, DropReason> {
-    let (known, is_reply) = match conntrack::peek(env, &room.frame) {
+    let (known, is_reply) = match conntrack::peek(env, room) {
         Some((flags, is_reply)) if flags.any(CONCERNED) => (true, is_reply),
         Some(_) => return Ok(false),
         None => (false, false),
@@ -191,7 +191,7 @@ pub fn to_uplink<A: Family, P: Packet, E: Env<A>>(
     if fragments(env, room).is_err() {
         return Ok(());
     }
-    match conntrack::peek(env, &room.frame) {
+    match conntrack::peek(env, room) {
         Some((flags, true)) if flags.any(CtFlags::REVNAT) => {}
         _ => return Ok(()),
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use proptest::prelude::*;
-use skep_abi::{TcpSeen, V4, V6};
+use skep_abi::{CtKey, TcpSeen, V4, V6};
 
 use super::*;
 use crate::{
