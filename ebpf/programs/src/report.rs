@@ -5,12 +5,11 @@ use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
 };
 use skep_abi::{
-    Counter, DropReason, FlowEvent, Hook, V4, V6, addr::Be16, drop::REASON_SLOTS, event::SAMPLE_INTERVAL,
+    Addr, Counter, DropReason, FlowEvent, Hook, V4, V6, addr::Be16, drop::REASON_SLOTS, event::SAMPLE_INTERVAL,
 };
 use skep_packet::{
     Family,
-    family::Ipv4Header,
-    frame::{Ports, TCP, UDP},
+    frame::{TCP, UDP},
     packet::{ETH_LEN, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Packet},
 };
 
@@ -119,13 +118,25 @@ fn record<P: Packet>(packet: &P, ifindex: u32, hook: u8, reason: u8) -> i32 {
     0
 }
 
+/// Builds the event where it is sent from: on the stack it would not fit beside the entry point on older kernels.
 #[inline(always)]
 fn send<P: Packet>(packet: &P, ifindex: u32, hook: u8, reason: u8, time: u64) {
     let Some(mut slot) = EVENTS.reserve::<FlowEvent>(0) else { return };
-    let mut event =
-        FlowEvent { time, length: packet.length(), reason, hook, ifindex, ..FlowEvent::default() };
-    fill(packet, &mut event);
-    slot.write(event);
+    let words: *mut u64 = slot.as_mut_ptr().cast();
+    let mut at = 0;
+    while at < size_of::<FlowEvent>() / 8 {
+        // SAFETY: the offset is within the reserved record.
+        unsafe { core::ptr::write_volatile(words.add(at), 0) };
+        at += 1;
+    }
+    // SAFETY: every byte of the record is initialised.
+    let event = unsafe { &mut *slot.as_mut_ptr() };
+    event.time = time;
+    event.length = packet.length();
+    event.reason = reason;
+    event.hook = hook;
+    event.ifindex = ifindex;
+    let _as_far_as_it_goes = fill(packet, event);
     slot.submit(0);
 }
 
@@ -134,33 +145,32 @@ fn fill<P: Packet>(packet: &P, event: &mut FlowEvent) -> Option<()> {
     event.ethertype = packet.read::<Be16>(12)?;
     let ports_at = match event.ethertype.get() {
         ETHERTYPE_IPV4 => {
-            let header: Ipv4Header = packet.read(ETH_LEN)?;
-            event.protocol = header.protocol;
-            event.src = first_bytes(header.src);
-            event.dst = first_bytes(header.dst);
-            if header.version_ihl != 0x45 {
+            event.protocol = packet.read(ETH_LEN + 9)?;
+            put(&mut event.src, packet.read::<V4>(V4::SRC_AT)?);
+            put(&mut event.dst, packet.read::<V4>(V4::DST_AT)?);
+            if packet.read::<u8>(ETH_LEN)? != 0x45 {
                 return None;
             }
             ETH_LEN + 20
         }
         ETHERTYPE_IPV6 => {
             event.protocol = packet.read(ETH_LEN + 6)?;
-            event.src = packet.read(V6::SRC_AT)?;
-            event.dst = packet.read(V6::DST_AT)?;
+            put(&mut event.src, packet.read::<V6>(V6::SRC_AT)?);
+            put(&mut event.dst, packet.read::<V6>(V6::DST_AT)?);
             ETH_LEN + 40
         }
         _ => return None,
     };
     if event.protocol == TCP || event.protocol == UDP {
-        let ports: Ports = packet.read(ports_at)?;
-        event.src_port = ports.src;
-        event.dst_port = ports.dst;
+        event.src_port = packet.read(ports_at)?;
+        event.dst_port = packet.read(ports_at + 2)?;
     }
     Some(())
 }
 
+/// Writes an address to the first bytes of a field whose alignment in the record is that of a word.
 #[inline(always)]
-fn first_bytes(addr: V4) -> [u8; 16] {
-    let octets = addr.octets();
-    [octets[0], octets[1], octets[2], octets[3], 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+fn put<A: Addr>(field: &mut [u8; 16], addr: A) {
+    // SAFETY: an address has at most sixteen bytes.
+    unsafe { field.as_mut_ptr().cast::<A>().write(addr) };
 }
