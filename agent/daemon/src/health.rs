@@ -17,7 +17,7 @@ use axum::{
 };
 pub(crate) use checks::serve_checks;
 use k8s_openapi::jiff::Timestamp;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 
 use crate::engine::Health;
 
@@ -43,7 +43,7 @@ pub(crate) async fn serve_proxy_health(
     state: watch::Sender<PortState>,
 ) {
     loop {
-        match TcpListener::bind(address).await {
+        match checks::bind(address).await {
             Ok(listener) => {
                 state.send_replace(PortState::Served);
                 let served = axum::serve(listener, routes(health.clone())).await;

@@ -4,7 +4,7 @@
 
 pub(crate) mod cleanup;
 
-use std::{collections::BTreeSet, io, os::fd::AsRawFd, path::Path, time::Duration};
+use std::{io, os::fd::AsRawFd, path::Path, time::Duration};
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto, socket,
@@ -96,7 +96,7 @@ pub(crate) async fn watch(found: watch::Sender<KubeProxy>, mut port: watch::Rece
 fn look(holds_port: bool) -> KubeProxy {
     let chains = chains().unwrap_or_else(|error| {
         tracing::debug!(%error, "cannot list nftables' chains");
-        BTreeSet::new()
+        Vec::new()
     });
     KubeProxy {
         holds_port,
@@ -106,8 +106,8 @@ fn look(holds_port: bool) -> KubeProxy {
     }
 }
 
-/// Every chain of nftables, those of iptables-nft among them, with its table.
-fn chains() -> io::Result<BTreeSet<(String, String)>> {
+/// Every chain of nftables of every family, those of iptables-nft among them, with its table.
+fn chains() -> io::Result<Vec<(String, String)>> {
     let fd = socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -118,7 +118,7 @@ fn chains() -> io::Result<BTreeSet<(String, String)>> {
     // nfgenmsg: every family, version 0, no resource.
     let request = message(GET_CHAIN, NLM_F_REQUEST | NLM_F_DUMP, &[0; 4]);
     sendto(fd.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    let mut chains = BTreeSet::new();
+    let mut chains = Vec::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
         let length = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;

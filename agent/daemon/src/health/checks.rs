@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
@@ -83,7 +83,7 @@ fn serve(port: u16, answer: Answer) -> Served {
 async fn listen(port: u16, answer: watch::Receiver<Answer>) {
     let mut is_told = false;
     loop {
-        match bind(port).await {
+        match bind(SocketAddr::from(([0, 0, 0, 0], port))).await {
             Ok(listener) => {
                 let routes = Router::new().fallback(check).with_state(answer.clone());
                 let served = axum::serve(listener, routes).await;
@@ -99,12 +99,15 @@ async fn listen(port: u16, answer: watch::Receiver<Answer>) {
     }
 }
 
-/// On every address of both families; of IPv4 where the machine has nothing else.
-async fn bind(port: u16) -> std::io::Result<TcpListener> {
-    match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
-        Ok(listener) => Ok(listener),
-        Err(_) => TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port))).await,
+/// Listens; on the unspecified address of IPv4, on those of both families where the machine has them.
+pub(super) async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, address.port()));
+    if address.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        && let Ok(listener) = TcpListener::bind(both).await
+    {
+        return Ok(listener);
     }
+    TcpListener::bind(address).await
 }
 
 async fn check(State(answer): State<watch::Receiver<Answer>>) -> Response {

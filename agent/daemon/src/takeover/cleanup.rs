@@ -32,6 +32,8 @@ const FOLDERS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/
 #[derive(Clone, Debug, Parser)]
 #[command(name = "skep-agent kube-proxy")]
 pub(crate) enum KubeProxyTool {
+    /// Says what is there of kube-proxy on this node, as far as the kernel shows it without tools.
+    Status,
     /// Removes the rules that kube-proxy left on this node, in the calling network namespace.
     Cleanup {
         /// Only shows what would be removed.
@@ -46,7 +48,13 @@ pub(crate) enum KubeProxyTool {
 /// Does it; what is done is printed.
 #[allow(clippy::print_stdout, reason = "the answer to a command")]
 pub(crate) fn run(tool: KubeProxyTool) -> anyhow::Result<()> {
-    let KubeProxyTool::Cleanup { dry_run, root } = tool;
+    let (dry_run, root) = match tool {
+        KubeProxyTool::Cleanup { dry_run, root } => (dry_run, root),
+        KubeProxyTool::Status => {
+            println!("{}", serde_json::to_string(&super::look(false))?);
+            return Ok(());
+        }
+    };
     if let Some(root) = &root {
         std::os::unix::fs::chroot(root).with_context(|| format!("enter {}", root.display()))?;
         std::env::set_current_dir("/")?;
