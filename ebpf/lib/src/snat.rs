@@ -4,7 +4,7 @@
 //! has the same, the client's own port stays. Otherwise another port is taken: of the client's own address where replies
 //! pass this node anyway, of the gateway address where they otherwise would not.
 
-use skep_abi::{Addr, Be16, CtFlags, CtState, DropReason};
+use skep_abi::{Addr, Be16, CtFlags, CtState, CtValue, DropReason};
 
 use crate::{
     conntrack::{begin, set_key, side},
@@ -121,11 +121,22 @@ fn claim<A: Addr, E: Env<A>>(env: &mut E, room: &mut Room<A>, closed: bool) -> b
                 && old.peer_addr == flow.peer_addr;
             let over = closed && CtState::of(old.original, old.reply) == CtState::Closed;
             if same || over {
-                *old = *flow;
+                replace(old, flow);
             }
             same || over
         }
     }
+}
+
+/// Field by field: a copy of the whole becomes a loop over its bytes.
+#[inline(always)]
+fn replace<A: Addr>(old: &mut CtValue<A>, new: &CtValue<A>) {
+    old.last_seen = new.last_seen;
+    old.set = new.set;
+    (old.nat_addr, old.nat_port) = (new.nat_addr, new.nat_port);
+    (old.peer_addr, old.peer_port) = (new.peer_addr, new.peer_port);
+    (old.original, old.reply) = (new.original, new.reply);
+    old.flags = new.flags;
 }
 
 #[cfg(test)]
