@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
+    sync::{Mutex, Once, PoisonError},
 };
 
 use anyhow::{Context, bail};
@@ -14,7 +15,10 @@ use skep_datapath::{
 };
 use skep_model::{FrontendAddress, IpCidr, MacAddr, Port, Protocol};
 
-use crate::craft::{Crafted, Ip, Mac};
+use crate::{
+    craft::{Crafted, Ip, Mac},
+    reset,
+};
 
 /// Underlay address of the node under test.
 pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 89, 0, 11);
@@ -79,11 +83,27 @@ pub const DROP: u32 = 2;
 /// Redirect.
 pub const REDIRECT: u32 = 7;
 
-/// A data path to run packets through. Its pins vanish with it.
+/// A data path to run packets through. One that nobody configured otherwise is emptied and used again by the next test of the
+/// process; its pins vanish with the process, those of the others with the value.
 #[derive(Debug)]
 pub struct Bench {
     datapath: Option<Datapath>,
-    pins: BpfFs,
+    pins: Option<BpfFs>,
+    /// Whether it is as [`config`] says.
+    usual: bool,
+}
+
+/// The data path that waits for the next test.
+static SPARE: Mutex<Option<(Datapath, BpfFs)>> = Mutex::new(None);
+static AT_EXIT: Once = Once::new();
+
+fn spare() -> std::sync::MutexGuard<'static, Option<(Datapath, BpfFs)>> {
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Statics are never dropped, but this one holds a mount.
+extern "C" fn drop_spare() {
+    drop(spare().take());
 }
 
 /// A bpffs of our own: pins in it are invisible to others and vanish with it.
@@ -130,9 +150,20 @@ impl Bench {
     /// Without root or compiled objects, with what to do about it.
     pub fn new() -> anyhow::Result<Self> {
         require_root()?;
-        let pins = BpfFs::mount()?;
-        let mut bench = Self { datapath: None, pins };
-        bench.datapath = Some(Datapath::open(config(bench.pins.path()))?);
+        let taken = spare().take();
+        let (datapath, pins) = match taken {
+            Some((datapath, pins)) => {
+                reset::empty(&pins.path().join("maps")).context("cannot empty the maps")?;
+                let mut events = datapath.events()?;
+                while events.next().is_some() {}
+                (datapath, pins)
+            }
+            None => {
+                let pins = BpfFs::mount()?;
+                (Datapath::open(config(pins.path()))?, pins)
+            }
+        };
+        let bench = Self { datapath: Some(datapath), pins: Some(pins), usual: true };
         bench.fill()?;
         Ok(bench)
     }
@@ -142,8 +173,8 @@ impl Bench {
     /// # Errors
     /// When it cannot be opened.
     pub fn reopen(&mut self, sizes: MapSizes) -> anyhow::Result<()> {
-        self.datapath = None;
-        self.datapath = Some(Datapath::open(DatapathConfig { sizes, ..config(self.pins.path()) })?);
+        (self.datapath, self.usual) = (None, false);
+        self.datapath = Some(Datapath::open(DatapathConfig { sizes, ..config(self.pins()) })?);
         Ok(())
     }
 
@@ -225,17 +256,21 @@ impl Bench {
     /// # Errors
     /// When it cannot be opened.
     pub fn reconfigure(&mut self, change: impl FnOnce(&mut NodeSettings)) -> anyhow::Result<()> {
-        self.datapath = None;
-        let mut config = config(self.pins.path());
+        (self.datapath, self.usual) = (None, false);
+        let mut config = config(self.pins());
         change(&mut config.node);
         self.datapath = Some(Datapath::open(config)?);
         Ok(())
     }
 
     /// Where the data path is pinned.
+    ///
+    /// # Panics
+    /// Never: it is there until the value is dropped.
     #[must_use]
+    #[allow(clippy::expect_used, reason = "present from construction to drop")]
     pub fn pins(&self) -> &Path {
-        self.pins.path()
+        self.pins.as_ref().expect("present until drop").path()
     }
 
     /// Adds a Service on [`VIP`] with these backends.
@@ -290,6 +325,21 @@ impl Bench {
     pub fn counted(&self, hook: Hook, reason: Option<DropReason>) -> anyhow::Result<u64> {
         let rows = self.datapath().counters()?;
         Ok(rows.iter().filter(|row| row.hook == hook && row.reason == reason).map(|row| row.packets).sum())
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if let (Some(datapath), Some(pins)) = (self.datapath.take(), self.pins.take())
+            && self.usual
+            && !std::thread::panicking()
+        {
+            AT_EXIT.call_once(|| {
+                // SAFETY: the function takes nothing and outlives the process.
+                let _left_mounted_otherwise = unsafe { libc::atexit(drop_spare) };
+            });
+            *spare() = Some((datapath, pins));
+        }
     }
 }
 

@@ -10,8 +10,9 @@ pub mod craft;
 pub mod netns;
 pub mod old;
 pub mod peer;
+pub mod reset;
 
 pub use bench::Bench;
-pub use cluster::{Attach, Cluster};
+pub use cluster::{Attach, Balancing, Cluster};
 pub use craft::{Crafted, Segment};
 pub use peer::Peer;
