@@ -131,7 +131,7 @@ impl Reporter {
 
     async fn report(&self, status: &NodeStatus) -> Result<(), CallError> {
         let name = &self.shared.config.node_name;
-        let patch = Patch::Strategic(json!({"status": status}));
+        let patch = Patch::Strategic(json!({"status": as_patch(status)}));
         bounded(self.api().patch_status(name, &PatchParams::default(), &patch)).await.map(|_| ())
     }
 
@@ -177,6 +177,16 @@ impl Reporter {
     }
 }
 
+/// The status as a strategic merge patch. Addresses are merged by their type, and a node of two families has two of one
+/// type: the list is replaced as a whole.
+fn as_patch(status: &NodeStatus) -> Value {
+    let mut patch = serde_json::to_value(status).unwrap_or_default();
+    if let Some(addresses) = patch.get_mut("addresses").and_then(Value::as_array_mut) {
+        addresses.push(json!({"$patch": "replace"}));
+    }
+    patch
+}
+
 fn without_heartbeat(status: &NodeStatus) -> Value {
     let mut status = status.clone();
     for condition in status.conditions.iter_mut().flatten() {
@@ -184,4 +194,20 @@ fn without_heartbeat(status: &NodeStatus) -> Value {
         condition.last_transition_time = None;
     }
     serde_json::to_value(status).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_type_do_not_swallow_each_other() {
+        let node = json!({"addresses": [
+            {"type": "InternalIP", "address": "10.89.0.11"},
+            {"type": "InternalIP", "address": "fd00:89::11"},
+        ]});
+        let patch = as_patch(&serde_json::from_value(node).unwrap());
+        assert_eq!(patch["addresses"].as_array().unwrap().len(), 3);
+        assert_eq!(patch["addresses"][2], json!({"$patch": "replace"}));
+    }
 }
