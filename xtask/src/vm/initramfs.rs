@@ -18,7 +18,7 @@ const TOOLS: [&str; 6] = ["ip", "tc", "bridge", "nsenter", "sysctl", "mount"];
 /// Tools that are taken along where this machine has them.
 const IF_THERE: [&str; 4] = ["nft", "ss", "ethtool", "conntrack"];
 /// Seconds for one suite.
-const SUITE_LIMIT: u32 = 360;
+const SUITE_LIMIT: u32 = 600;
 
 /// What all machines share.
 pub(crate) fn base(binaries: &Binaries) -> Result<Vec<u8>> {
