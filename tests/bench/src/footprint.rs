@@ -1,8 +1,9 @@
 //! What an idle cluster takes of memory, by process, on a running lab cluster of three nodes.
 //!
 //! A process counts with its proportional set size (what it shares is divided among the sharers), plus the memory of
-//! the eBPF maps that it holds open, which belongs to no process's pages. The peers are the budgets: k3s idle takes
-//! several times as much.
+//! the eBPF maps that it holds open, which belongs to no process's pages. Of the pages, those of the binary are told
+//! apart: the kernel can drop and read them again, and an unoptimized build has several times as many. The peers are
+//! the budgets: k3s idle takes several times as much.
 
 use std::{
     collections::BTreeMap,
@@ -34,15 +35,20 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Use {
     pages: u64,
+    binary: u64,
     maps: u64,
 }
 
 impl Use {
     fn mebibytes(self) -> f64 {
-        #[allow(clippy::cast_precision_loss, reason = "a report in MiB")]
-        let bytes = (self.pages + self.maps) as f64;
-        bytes / MIB
+        mebibytes(self.pages + self.maps)
     }
+}
+
+fn mebibytes(bytes: u64) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "a report in MiB")]
+    let bytes = bytes as f64;
+    bytes / MIB
 }
 
 /// Measures the running cluster.
@@ -60,8 +66,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 "skep-controlplane" => (Goal::AtMost(1.0), CONTROL_PLANE),
                 _ => (Goal::None, NODE),
             };
-            let name =
-                format!("{program} on {node} (maps {:.1} MiB of it)", Use { pages: 0, ..*used }.mebibytes());
+            let name = format!(
+                "{program} on {node} (of it maps {:.1}, binary {:.1} MiB)",
+                mebibytes(used.maps),
+                mebibytes(used.binary)
+            );
             report.add(name, used.mebibytes(), "MiB", Peer { name: "budget", value: against }, goal);
         }
         let together =
@@ -102,7 +111,9 @@ fn programs(cgroup: &Path) -> Result<BTreeMap<String, Use>> {
             continue;
         }
         let used = found.entry(name).or_default();
-        used.pages += pages(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default());
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        used.pages += pages(&rollup, "Pss:");
+        used.binary += pages(&rollup, "Pss_File:");
         used.maps += maps(pid);
     }
     Ok(found)
@@ -118,9 +129,9 @@ fn processes(cgroup: &Path) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// The proportional set size of a `smaps_rollup`, bytes.
-fn pages(rollup: &str) -> u64 {
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+/// A field of a `smaps_rollup`, such as the proportional set size, bytes.
+fn pages(rollup: &str, field: &str) -> u64 {
+    let line = rollup.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
@@ -144,7 +155,8 @@ mod tests {
 
     #[test]
     fn reads_the_proportional_size_and_the_maps() {
-        assert_eq!(pages("Rss:   900 kB\nPss:    12 kB\nPss_Dirty: 3 kB\n"), 12 * 1024);
+        let rollup = "Rss:   900 kB\nPss:    12 kB\nPss_Dirty: 3 kB\nPss_File:  5 kB\n";
+        assert_eq!((pages(rollup, "Pss:"), pages(rollup, "Pss_File:")), (12 * 1024, 5 * 1024));
         assert_eq!(map_memory("pos:\t0\nmap_type:\t1\nmemlock:\t4096\nmap_id:\t7\n"), Some((7, 4096)));
         assert_eq!(map_memory("pos:\t0\nflags:\t02\n"), None);
     }
