@@ -158,11 +158,11 @@ pub struct MapSizes {
 }
 
 impl MapSizes {
-    /// Sizes for a machine with this much memory: conntrack may take a thousandth of it, for its maps are allocated
-    /// whole, used or not. 24 GiB give 262,144 entries.
+    /// Sizes for a machine with this much memory: conntrack may take half a thousandth of it, for its maps are allocated
+    /// whole, used or not. 24 GiB give 131,072 entries, as many as kube-proxy has the kernel track at least.
     #[must_use]
     pub fn for_memory(bytes: u64) -> Self {
-        let entries = (bytes / 1000 / 96).clamp(16_384, 1 << 22);
+        let entries = (bytes / 2000 / 96).clamp(16_384, 1 << 22);
         let conntrack = 1 << u32::try_from(entries).unwrap_or(1 << 22).ilog2();
         Self { conntrack, sockets: (conntrack / 4).max(8192) }
     }
@@ -235,6 +235,6 @@ mod tests {
     fn conntrack_grows_with_memory_between_bounds() {
         assert_eq!(MapSizes::for_memory(0).conntrack, 16_384);
         assert_eq!(MapSizes::for_memory(u64::MAX).conntrack, 1 << 22);
-        assert_eq!(MapSizes::for_memory(24 << 30).conntrack, 262_144);
+        assert_eq!(MapSizes::for_memory(24 << 30).conntrack, 131_072);
     }
 }
