@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
@@ -17,7 +17,7 @@ use skep_model::{FrontendAddress, IpCidr, Port, Protocol};
 
 use crate::{
     bench::{BpfFs, require_root},
-    netns::{Netns, sh},
+    netns::{Netns, Offload, sh},
 };
 
 /// MTU of pods: the uplink's 1500 less what VXLAN adds.
@@ -91,6 +91,7 @@ pub struct Node {
     /// Its pods.
     pub pods: Vec<Pod>,
     datapath: Option<Datapath>,
+    balancing: Option<Balancing>,
     pins: BpfFs,
 }
 
@@ -108,7 +109,19 @@ pub enum Attach {
 pub struct Cluster {
     /// The nodes.
     pub nodes: Vec<Node>,
+    /// A client outside the cluster, on the nodes' network: 10.89.0.200, fd00:89::200.
+    pub outside: Option<Netns>,
+    lan: Option<Netns>,
     attach: Attach,
+}
+
+/// How nodes answer clients outside the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balancing {
+    /// Backends' nodes answer directly.
+    pub dsr: bool,
+    /// Packets are handled before the stack where possible.
+    pub xdp: bool,
 }
 
 impl Cluster {
@@ -118,7 +131,8 @@ impl Cluster {
     /// Without root or compiled objects, with what to do about it.
     pub fn new(pods: u8, attach: Attach) -> anyhow::Result<Self> {
         require_root()?;
-        let mut cluster = Self { nodes: vec![Node::new(1)?, Node::new(2)?], attach };
+        let mut cluster =
+            Self { nodes: vec![Node::new(1)?, Node::new(2)?], outside: None, lan: None, attach };
         cluster.wire()?;
         for node in &mut cluster.nodes {
             node.devices()?;
@@ -131,6 +145,55 @@ impl Cluster {
             cluster.nodes[index].fill(2)?;
         }
         Ok(cluster)
+    }
+
+    /// Two nodes of both families with one pod each, on a network with a client outside the cluster.
+    ///
+    /// # Errors
+    /// As [`Cluster::new`].
+    pub fn balanced(balancing: Balancing) -> anyhow::Result<Self> {
+        require_root()?;
+        let attach = Attach::Best;
+        let nodes = vec![Node::new(1)?, Node::new(2)?];
+        let (lan, outside) = (Netns::new("lan")?, Netns::new("outside")?);
+        lan.sh("ip link add br0 type bridge; ip link set br0 up")?;
+        let mut cluster = Self { nodes, outside: Some(outside), lan: Some(lan), attach };
+        cluster.wire_lan()?;
+        for node in &mut cluster.nodes {
+            node.balancing = Some(balancing);
+            node.devices()?;
+            node.devices6()?;
+        }
+        for index in 0..cluster.nodes.len() {
+            cluster.nodes[index].add_pod(5)?;
+            cluster.nodes[index].add_pod6(5)?;
+            cluster.nodes[index].open(attach)?;
+            cluster.nodes[index].fill(2)?;
+            cluster.nodes[index].fill6(2)?;
+        }
+        Ok(cluster)
+    }
+
+    fn wire_lan(&self) -> anyhow::Result<()> {
+        let (Some(lan), Some(outside)) = (&self.lan, &self.outside) else { return Ok(()) };
+        let hosts = [(&self.nodes[0].netns, 11), (&self.nodes[1].netns, 12), (outside, 200)];
+        for (host, number) in hosts {
+            sh(&format!(
+                "ip link add eth0 netns {} type veth peer name port{number} netns {}",
+                host.name(),
+                lan.name()
+            ))?;
+            lan.sh(&format!("ip link set port{number} master br0 up"))?;
+            lan.offload(&format!("port{number}"), Offload::GroOn)?;
+            host.sh(&format!(
+                "sysctl -qw net.ipv6.conf.eth0.accept_dad=0
+                 ip addr add 10.89.0.{number}/24 dev eth0
+                 ip addr add fd00:89::{number}/64 dev eth0 nodad
+                 ip link set eth0 up"
+            ))?;
+            host.offload("eth0", Offload::TxChecksumOff)?;
+        }
+        Ok(())
     }
 
     /// Ends a node's agent and starts the next one: it adopts what is pinned.
@@ -193,6 +256,7 @@ impl Node {
             ip: Ipv4Addr::new(10, 89, 0, 10 + number),
             pods: Vec::new(),
             datapath: None,
+            balancing: None,
             pins: BpfFs::mount()?,
         })
     }
@@ -281,7 +345,16 @@ impl Node {
                 service_cidr: "10.96.0.0/16".parse()?,
                 cluster_cidr: "10.244.0.0/16".parse()?,
             }),
-            v6: None,
+            v6: if self.balancing.is_some() {
+                Some(FamilySettings {
+                    node_ip: self.ip6(),
+                    gateway: self.gateway6(),
+                    service_cidr: "fd00:96::/112".parse()?,
+                    cluster_cidr: "fd00:244::/56".parse()?,
+                })
+            } else {
+                None
+            },
             uplink_ifindex: self.netns.ifindex("eth0")?,
             vxlan_ifindex: self.netns.ifindex("skep_vxlan")?,
             host_ifindex: self.netns.ifindex("skep_host")?,
@@ -290,7 +363,7 @@ impl Node {
             net_mac: self.netns.mac("skep_net")?,
             node_ports: NODE_PORTS,
             nat_ports: NAT_PORTS,
-            dsr: false,
+            dsr: self.balancing.is_some_and(|balancing| balancing.dsr),
         })
     }
 
@@ -307,12 +380,19 @@ impl Node {
             pods.push(self.netns.ifindex(&pod.device)?);
         }
         let cgroup = self.cgroup.path().to_owned();
+        let balancing = self.balancing;
         let datapath = self.netns.within(move || {
             let node = config.node;
             let datapath = Datapath::open(config)?;
             datapath.attach_overlay(node.vxlan_ifindex)?;
             datapath.attach_host(node.net_ifindex)?;
             datapath.attach_sock(&cgroup)?;
+            if let Some(balancing) = balancing {
+                datapath.attach_uplink(node.uplink_ifindex)?;
+                if balancing.xdp {
+                    datapath.attach_xdp(node.uplink_ifindex)?;
+                }
+            }
             for pod in pods {
                 datapath.attach_pod(pod)?;
             }
@@ -342,7 +422,83 @@ impl Node {
             } else {
                 (PeerKind::RemoteNode(node.into()), PeerKind::RemotePods(node.into()))
             };
-            tables.ipcache.update(&IpCidr::host(node.into()), &Peer::new(node_kind))?;
+            tables.ipcache.update(&IpCidr::host(node.into()), &Peer::new(node_kind).with_node_port(true))?;
+            tables.ipcache.update(&IpCidr::host(gateway.into()), &Peer::new(node_kind))?;
+            tables.ipcache.update(&pods, &Peer::new(pods_kind))?;
+        }
+        Ok(())
+    }
+
+    /// Its underlay address in IPv6.
+    #[must_use]
+    pub fn ip6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0x89, 0, 0, 0, 0, 0, 0x10 + u16::from(self.number))
+    }
+
+    /// Gateway of the node's pods in IPv6.
+    #[must_use]
+    pub fn gateway6(&self) -> Ipv6Addr {
+        self.pod6(1)
+    }
+
+    /// Address of a pod in IPv6.
+    #[must_use]
+    pub fn pod6(&self, last: u8) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0x244, 0, self.number.into(), 0, 0, 0, last.into())
+    }
+
+    fn devices6(&self) -> anyhow::Result<()> {
+        let (gateway, ip, net) = (self.gateway6(), self.ip6(), self.netns.mac("skep_net")?);
+        self.netns.sh(&format!(
+            "sysctl -qw net.ipv6.conf.eth0.forwarding=1 net.ipv6.conf.skep_host.accept_dad=0
+             ip -6 neigh replace fe80::1 lladdr {net} dev skep_host nud permanent
+             ip -6 addr add {gateway}/128 dev skep_host nodad
+             ip -6 route add fd00:96::/112 via fe80::1 dev skep_host src {gateway}
+             ip -6 route add fd00:244::/56 via fe80::1 dev skep_host src {ip}"
+        ))?;
+        Ok(())
+    }
+
+    fn add_pod6(&self, last: u8) -> anyhow::Result<()> {
+        let (ip, gateway, device) = (self.pod6(last), self.gateway6(), format!("pod{last}"));
+        let pod = self.pods.last().context("the pod is there already")?;
+        let (inside, host) = (pod.netns.mac("eth0")?, self.netns.mac(&device)?);
+        pod.netns.sh(&format!(
+            "sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.eth0.disable_ipv6=0
+             ip -6 addr add {ip}/128 dev eth0 nodad
+             ip -6 neigh replace {gateway} lladdr {host} dev eth0 nud permanent
+             ip -6 route add {gateway} dev eth0; ip -6 route add default via {gateway} dev eth0"
+        ))?;
+        self.netns.sh(&format!(
+            "sysctl -qw net.ipv6.conf.{device}.disable_ipv6=0
+             ip -6 route add {ip}/128 dev {device}
+             ip -6 neigh replace {ip} lladdr {inside} dev {device} nud permanent"
+        ))?;
+        Ok(())
+    }
+
+    fn fill6(&self, nodes: u8) -> anyhow::Result<()> {
+        let tables = self.datapath().tables();
+        for pod in &self.pods {
+            let endpoint = Endpoint {
+                ifindex: self.netns.ifindex(&pod.device)?,
+                mac: pod.netns.mac("eth0")?,
+                host_mac: self.netns.mac(&pod.device)?,
+            };
+            tables.endpoints.update(&self.pod6(pod.ip.octets()[3]).into(), &endpoint)?;
+        }
+        for number in 1..=nodes {
+            let underlay = Ipv4Addr::new(10, 89, 0, 10 + number).into();
+            let node = Ipv6Addr::new(0xfd00, 0x89, 0, 0, 0, 0, 0, 0x10 + u16::from(number));
+            let gateway = Ipv6Addr::new(0xfd00, 0x244, 0, number.into(), 0, 0, 0, 1);
+            let pods = IpCidr::new(gateway.into(), 64).context("pod range")?;
+            let (node_kind, pods_kind) = if number == self.number {
+                (PeerKind::Host, PeerKind::LocalPods)
+            } else {
+                (PeerKind::RemoteNode(underlay), PeerKind::RemotePods(underlay))
+            };
+            let row = Peer::new(node_kind).with_node_port(true);
+            tables.ipcache.update(&IpCidr::host(node.into()), &row)?;
             tables.ipcache.update(&IpCidr::host(gateway.into()), &Peer::new(node_kind))?;
             tables.ipcache.update(&pods, &Peer::new(pods_kind))?;
         }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -23,6 +24,15 @@ const PREFIX: &str = "skt-";
 
 static SWEPT: Once = Once::new();
 static SERIAL: AtomicU32 = AtomicU32::new(0);
+
+/// What a device does for the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offload {
+    /// Checksums are complete when a packet leaves.
+    TxChecksumOff,
+    /// Packets are received in batches, which lets a veth's peer send before the stack.
+    GroOn,
+}
 
 /// A named network namespace.
 #[derive(Debug)]
@@ -98,6 +108,33 @@ impl Netns {
         let text = self.sh(&format!("ip -o link show dev {device}"))?;
         let number = text.split(':').next().context("no index")?;
         Ok(number.trim().parse()?)
+    }
+
+    /// Leaves checksums complete on a device, or lets its peer answer to programs before the stack, without `ethtool`.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn offload(&self, device: &str, setting: Offload) -> anyhow::Result<()> {
+        #[repr(C)]
+        struct Request {
+            name: [u8; 16],
+            data: *mut [u32; 2],
+            rest: [u8; 16],
+        }
+        let mut name = [0; 16];
+        name[..device.len()].copy_from_slice(device.as_bytes());
+        self.within(move || {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+            let mut value = match setting {
+                Offload::TxChecksumOff => [0x17, 0],
+                Offload::GroOn => [0x2c, 1],
+            };
+            let mut request = Request { name, data: &raw mut value, rest: [0; 16] };
+            // SAFETY: the request and what it points to live during the call.
+            let result = unsafe { libc::ioctl(socket.as_raw_fd(), 0x8946, &raw mut request) };
+            ensure!(result == 0, "ethtool: {}", std::io::Error::last_os_error());
+            Ok(())
+        })
     }
 
     /// Link-layer address of a device in it.

@@ -97,7 +97,7 @@ fn tcp_get(address: &str) -> anyhow::Result<()> {
 
 /// Sends twice from one unconnected socket, and prints both answers and their senders.
 fn udp_get(address: &str) -> anyhow::Result<()> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let socket = UdpSocket::bind(if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" })?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut buffer = vec![0; 65_536];
     for word in ["one", "two"] {
