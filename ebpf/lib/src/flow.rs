@@ -27,6 +27,9 @@ pub enum Sender {
     Pod,
     /// This node: Services are translated.
     Host,
+    /// Another node, through the tunnel: what asks for an address of this node may mean a frontend that only this node
+    /// knows, a host port; everything else was translated where it came from.
+    Peer,
     /// Somebody else: only flows that are translated already are followed.
     Other,
 }
@@ -253,17 +256,28 @@ pub fn handle<A: Family, P: Packet, E: Env<A>>(
     Ok(())
 }
 
+/// Whether an address is this node's.
+#[inline(always)]
+fn is_own<A: Family, E: Env<A>>(env: &mut E, addr: A) -> bool {
+    env.peer(addr).is_some_and(|peer| peer.flags.any(PeerFlags::HOST))
+}
+
 /// Makes the plan for the first packet of a flow.
 #[inline(never)]
 fn start<A: Family, E: Env<A>>(env: &mut E, room: &mut Room<A>, sender: Sender) -> Result<(), DropReason> {
-    if sender != Sender::Other {
+    let asks = match sender {
+        Sender::Pod | Sender::Host => true,
+        Sender::Peer => is_own(env, room.frame.dst),
+        Sender::Other => false,
+    };
+    if asks {
         if lb::find(env, room, Scope::INSIDE, PeerFlags(0)) {
             let client = AffinityKey::address(room.service.set, room.frame.src);
             let pick = lb::choose(env, &room.service, &client).ok_or_else(|| lb::why_empty(&room.service))?;
             room.plan.begin(pick.target(), room.service.set);
             return Ok(());
         }
-        if env.is_service(room.frame.dst) {
+        if sender != Sender::Peer && env.is_service(room.frame.dst) {
             return Err(DropReason::NoService);
         }
     }

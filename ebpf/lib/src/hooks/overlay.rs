@@ -53,7 +53,7 @@ fn from_peer<A: Family, P: Packet, E: Env<A>>(
     outer: &V6,
 ) -> Result<(), DropReason> {
     check_tunnel_source(env, room, outer)?;
-    handle(env, packet, room, Sender::Other)?;
+    handle(env, packet, room, Sender::Peer)?;
     route_frame(env, room)?;
     match room.action {
         Action::Deliver | Action::HostIngress => Ok(()),

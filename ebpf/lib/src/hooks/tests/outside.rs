@@ -366,6 +366,33 @@ fn sctp_between_different_ports_is_refused_by_name() {
     assert!(matches!(run!(from_uplink::<V4>(&mut env, &mut sctp(PORT + 1))), Ok(Action::Deliver(_))));
 }
 
+fn a_host_port_answers_pods_of_other_nodes<A: Numbered>() {
+    let (mut near, mut far) = (first::<A>(), second::<A>());
+    let (asker, frontend) = ((pod::<A>(10), 5000), (node_ip(2), 18_080));
+    let value = ServiceValue { set: 1, ..ServiceValue::default() };
+    far.add_row((frontend.0, frontend.1, 6, Scope::INSIDE), value, &[(pod(110), 8080)]);
+    let mut asked = from_mac(10, tcp(asker, frontend, SYN));
+    assert_eq!(run!(from_pod::<A>(&mut near, &mut asked, 10)), Ok(Action::Tunnel(outer(2))));
+    let action = run!(from_overlay::<A>(&mut far, &mut asked, &outer(1), VNI_CLUSTER));
+    assert!(matches!(action, Ok(Action::Deliver(endpoint)) if endpoint.ifindex == 110), "{action:?}");
+    let mut answer = from_mac(110, tcp((pod(110), 8080), asker, SYN | ACK));
+    assert_eq!(run!(from_pod::<A>(&mut far, &mut answer, 110)), Ok(Action::Tunnel(outer(1))));
+    let action = run!(from_overlay::<A>(&mut near, &mut answer, &outer(2), VNI_CLUSTER));
+    assert!(matches!(action, Ok(Action::Deliver(endpoint)) if endpoint.ifindex == 10), "{action:?}");
+    assert_eq!(ends::<A>(&answer), (frontend, asker));
+    // A frontend that is no address of the node is nobody's business here.
+    far.add_row((A::numbered(96, 1), 80, 6, Scope::INSIDE), value, &[(pod(110), 8080)]);
+    let mut other = tcp(asker, (A::numbered(96, 1), 80), SYN);
+    let action = run!(from_overlay::<A>(&mut far, &mut other, &outer(1), VNI_CLUSTER));
+    assert_eq!(action, Err(DropReason::NoEndpoint));
+}
+
+#[test]
+fn a_host_port_answers_pods_of_other_nodes_in_both_families() {
+    a_host_port_answers_pods_of_other_nodes::<V4>();
+    a_host_port_answers_pods_of_other_nodes::<V6>();
+}
+
 #[test]
 fn another_nodes_process_may_use_node_ports_over_the_underlay() {
     let mut env = first::<V4>();
