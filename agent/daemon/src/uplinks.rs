@@ -22,6 +22,8 @@ use crate::options::balancing::{Balancing, Xdp};
 
 /// How often devices are looked at though nobody told of a change.
 const LOOK: Duration = Duration::from_secs(30);
+/// When a look that failed is repeated.
+const RETRY: Duration = Duration::from_millis(500);
 /// Changes come in bursts.
 const SETTLE: Duration = Duration::from_millis(100);
 /// How long a device that lost its address keeps its programs: the address may be renewed, and flows go on.
@@ -161,7 +163,11 @@ impl Uplinks {
             };
             match seen {
                 Ok(devices) => self.follow(&devices, &addresses, Instant::now()),
-                Err(error) => tracing::warn!(%error, "cannot look at the node's devices"),
+                // A list that changes while it is read is refused; the next one will do.
+                Err(error) => {
+                    tracing::debug!(error = %chain(&error), "cannot look at the node's devices, will retry");
+                    ticks.reset_after(RETRY);
+                }
             }
         }
     }

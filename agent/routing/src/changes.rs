@@ -26,7 +26,8 @@ impl Changes {
     ///
     /// # Errors
     /// When there is no netlink socket to be had.
-    pub fn open() -> Result<(Self, impl Stream<Item = ()> + Unpin + Send, impl Future<Output = ()> + Send), RoutingError>
+    pub fn open()
+    -> Result<(Self, impl Stream<Item = ()> + Unpin + Send, impl Future<Output = ()> + Send), RoutingError>
     {
         let groups = [
             MulticastGroup::Link,
@@ -77,7 +78,9 @@ fn is_default(route: &RouteMessage) -> bool {
 fn devices_of(route: &RouteMessage) -> Vec<u32> {
     let each = route.attributes.iter().flat_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => vec![*index],
-        RouteAttribute::MultiPath(hops) => hops.iter().map(|hop: &RouteNextHop| hop.interface_index).collect(),
+        RouteAttribute::MultiPath(hops) => {
+            hops.iter().map(|hop: &RouteNextHop| hop.interface_index).collect()
+        }
         _ => Vec::new(),
     });
     each.collect()
