@@ -74,7 +74,7 @@ pub struct FamilySettings<A> {
 }
 
 impl<A: Address + Into<IpAddr>> FamilySettings<A> {
-    fn to_abi<B: Family>(&self) -> Option<FamilyConfig<B>> {
+    fn to_abi<B: Family>(self) -> Option<FamilyConfig<B>> {
         Some(FamilyConfig {
             node_ip: B::from_ip(self.node_ip.into())?,
             gateway: B::from_ip(self.gateway.into())?,

@@ -51,8 +51,11 @@ impl Ledger {
     }
 }
 
+/// Somebody, and how many flows are theirs.
+type Share<T> = (T, usize);
+
 /// Who fills conntrack: by the client's address, and by the set.
-pub(crate) fn top(flows: &[CtEntry]) -> (Vec<(IpAddr, usize)>, Vec<(u32, usize)>) {
+pub(crate) fn top(flows: &[CtEntry]) -> (Vec<Share<IpAddr>>, Vec<Share<u32>>) {
     let client = |flow: &CtEntry| match (flow.half, flow.peer) {
         (CtHalf::FromBackend, Some(client)) => client.ip(),
         _ => flow.source.ip(),
@@ -60,12 +63,12 @@ pub(crate) fn top(flows: &[CtEntry]) -> (Vec<(IpAddr, usize)>, Vec<(u32, usize)>
     (most(flows.iter().map(client)), most(flows.iter().map(|flow| flow.set).filter(|set| *set != 0)))
 }
 
-fn most<T: Ord + Hash + Copy>(items: impl Iterator<Item = T>) -> Vec<(T, usize)> {
+fn most<T: Ord + Hash + Copy>(items: impl Iterator<Item = T>) -> Vec<Share<T>> {
     let mut counts: HashMap<T, usize> = HashMap::new();
     for item in items {
         *counts.entry(item).or_default() += 1;
     }
-    let mut counts: Vec<(T, usize)> = counts.into_iter().collect();
+    let mut counts: Vec<Share<T>> = counts.into_iter().collect();
     counts.sort_unstable_by(|left, right| right.1.cmp(&left.1).then(left.0.cmp(&right.0)));
     counts.truncate(TOP);
     counts

@@ -102,7 +102,7 @@ fn has_sctp() -> bool {
 fn has_sock_destroy() -> bool {
     const SOCK_DESTROY: u16 = 21;
     const REQUEST_AND_ACK: u16 = 1 | 4;
-    let mut request = vec![0u8; 72];
+    let mut request = [0u8; 72];
     request[..4].copy_from_slice(&72u32.to_ne_bytes());
     request[4..6].copy_from_slice(&SOCK_DESTROY.to_ne_bytes());
     request[6..8].copy_from_slice(&REQUEST_AND_ACK.to_ne_bytes());

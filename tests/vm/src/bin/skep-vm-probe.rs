@@ -28,6 +28,8 @@ fn facts() -> Result<()> {
     // First what needs no data path: it is worth knowing when none opens.
     tell(&features, &[])?;
     let kind = attach()?;
+    // Loaded by itself: a data path does so only when it is asked for.
+    load("xdp", &[], &mut std::io::sink())?;
     features.insert("attach".into(), kind.into());
     let programs: Vec<Value> = verifier::seen().iter().map(row).collect();
     tell(&features, &programs)
@@ -59,42 +61,51 @@ fn row(row: &Verified) -> Value {
 /// Loads each program of each object by itself.
 fn programs() -> Result<()> {
     let wanted: Vec<String> = std::env::args().skip(2).collect();
-    let mut out = std::io::stdout();
     let mut refused = 0;
     for name in objects::embedded_names() {
-        let pins = BpfFs::mount()?;
-        let folder = std::env::var_os("SKEP_BPF_DIR").map(std::path::PathBuf::from);
-        let bytes = objects::object(name, folder.as_deref())?;
-        let mut object = EbpfLoader::new()
-            .default_map_pin_directory(pins.path())
-            .load(&bytes)
-            .with_context(|| format!("object {name}"))?;
-        for (program, kind) in object.programs_mut() {
-            if !wanted.is_empty() && !wanted.iter().any(|one| one == program) {
-                continue;
-            }
-            let result = match kind {
-                Program::SchedClassifier(one) => one.load(),
-                Program::CgroupSockAddr(one) => one.load(),
-                Program::Xdp(one) => one.load(),
-                _ => continue,
-            };
-            let Some(seen) = verifier::last() else { continue };
-            let millis = seen.time.as_secs_f64() * 1000.0;
-            writeln!(
-                out,
-                "{name:<8} {program:<20} {:>8} {millis:>9.1} ms  stack {}",
-                seen.instructions, seen.stack
-            )?;
-            if let Err(error) = result {
-                refused += 1;
-                let words = format!("{error}\n{}", seen.refused.unwrap_or_default());
-                let lines: Vec<&str> = words.lines().collect();
-                let last = lines.len().saturating_sub(LAST_WORDS);
-                writeln!(out, "    REFUSED, its last words:\n{}", lines[last..].join("\n"))?;
-            }
+        refused += load(name, &wanted, &mut std::io::stdout()).err().map_or(0, |error| {
+            let _nobody_to_tell = writeln!(std::io::stdout(), "    {error:#}");
+            1
+        });
+    }
+    ensure!(refused == 0, "{refused} objects refused");
+    Ok(())
+}
+
+/// Loads the wanted programs of an object, or all, and writes what the verifier says.
+fn load(name: &str, wanted: &[String], out: &mut impl Write) -> Result<()> {
+    let pins = BpfFs::mount()?;
+    let folder = std::env::var_os("SKEP_BPF_DIR").map(std::path::PathBuf::from);
+    let bytes = objects::object(name, folder.as_deref())?;
+    let mut object = EbpfLoader::new()
+        .default_map_pin_directory(pins.path())
+        .load(&bytes)
+        .with_context(|| format!("object {name}"))?;
+    let mut refused = Vec::new();
+    for (program, kind) in object.programs_mut() {
+        if !wanted.is_empty() && !wanted.iter().any(|one| one == program) {
+            continue;
+        }
+        let result = match kind {
+            Program::SchedClassifier(one) => one.load(),
+            Program::CgroupSockAddr(one) => one.load(),
+            Program::Xdp(one) => one.load(),
+            _ => continue,
+        };
+        let Some(seen) = verifier::last() else { continue };
+        let millis = seen.time.as_secs_f64() * 1000.0;
+        writeln!(
+            out,
+            "{name:<8} {program:<20} {:>8} {millis:>9.1} ms  stack {}",
+            seen.instructions, seen.stack
+        )?;
+        if let Err(error) = result {
+            let words = format!("{error}\n{}", seen.refused.unwrap_or_default());
+            let lines: Vec<&str> = words.lines().collect();
+            let last = lines.len().saturating_sub(LAST_WORDS);
+            refused.push(format!("{program} is refused, its last words:\n{}", lines[last..].join("\n")));
         }
     }
-    ensure!(refused == 0, "{refused} programs refused");
+    ensure!(refused.is_empty(), "{}", refused.join("\n"));
     Ok(())
 }
