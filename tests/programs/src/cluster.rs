@@ -390,7 +390,7 @@ impl Node {
             if let Some(balancing) = balancing {
                 datapath.attach_uplink(node.uplink_ifindex)?;
                 if balancing.xdp {
-                    datapath.attach_xdp(node.uplink_ifindex)?;
+                    datapath.attach_xdp_as(node.uplink_ifindex, skep_datapath::XdpMode::Generic)?;
                 }
             }
             for pod in pods {

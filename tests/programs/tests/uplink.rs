@@ -317,3 +317,84 @@ fn removed_backends_lose_their_flows_and_affinity() {
     assert!(bench.datapath().conntrack().unwrap().is_empty());
     assert!(bench.datapath().affinity().unwrap().is_empty());
 }
+
+const XDP_PASS: u32 = 2;
+const XDP_DROP: u32 = 1;
+const XDP_REDIRECT: u32 = 4;
+
+/// A packet before the stack, on a node that knows the way to the other node. What goes into the tunnel is read back.
+fn early<A: Net>(bench: &Bench, packet: &Crafted<A>) -> (u32, Option<(u8, Crafted<A>)>) {
+    let bytes = packet.bytes();
+    let run = skep_datapath::TestPacket { bytes: &bytes, ..skep_datapath::TestPacket::default() };
+    let outcome = bench.datapath().test_run_xdp(&run).unwrap();
+    if outcome.verdict != XDP_REDIRECT {
+        return (outcome.verdict, None);
+    }
+    let outer = Crafted::<Ipv4Addr>::parse(&outcome.bytes).unwrap();
+    assert_eq!((outer.src, outer.dst), (NODE, skep_test_programs::bench::OTHER_NODE));
+    assert_eq!(outer.dst_mac, [2, 0, 0, 0, 7, 7]);
+    let Segment::UdpNoChecksum(_, 8472, vxlan) = outer.segment else { panic!("{outer:?}") };
+    assert_eq!(vxlan[..4], [8, 0, 0, 0]);
+    (outcome.verdict, Some((vxlan[6], Crafted::parse(&vxlan[8..]).unwrap())))
+}
+
+fn underlay() -> skep_test_programs::netns::Netns {
+    let netns = skep_test_programs::netns::Netns::new("early").unwrap_or_else(|error| panic!("{error:#}"));
+    netns
+        .sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.lo.forwarding=1 net.ipv6.conf.all.forwarding=1
+             ip link add eth0 type veth peer name eth1; ip link set eth0 up; ip link set eth1 up
+             ip addr add 10.89.0.11/24 dev eth0
+             ip neigh replace 10.89.0.12 lladdr 02:00:00:00:07:07 dev eth0 nud permanent")
+        .unwrap();
+    netns
+}
+
+fn before_the_stack<A: Net>(dsr: bool) {
+    let mut bench = bench();
+    bench.reconfigure(|node| node.dsr = dsr).unwrap();
+    node_port::<A>(&bench, 1, Protocol::Tcp, &[(A::REMOTE_POD, 8080)]);
+    node_port::<A>(&bench, 2, Protocol::Udp, &[(A::REMOTE_POD, 5353)]);
+    let (vni, front) = if dsr { (2, true) } else { (1, false) };
+    for (port, text) in [(40_000, "one"), (40_000, "two"), (40_001, "three"), (40_002, "some more words")] {
+        for (ask, translated) in [
+            (Segment::Tcp(port, NODE_PORT, SYN, text.into()), Segment::Tcp(port, 8080, SYN, text.into())),
+            (Segment::Udp(port, NODE_PORT, text.into()), Segment::Udp(port, 5353, text.into())),
+            (
+                Segment::UdpNoChecksum(port, NODE_PORT, text.into()),
+                Segment::UdpNoChecksum(port, 5353, text.into()),
+            ),
+        ] {
+            let sent = from_world::<A>(ask.clone());
+            let (verdict, inner) = early(&bench, &sent);
+            assert_eq!(verdict, XDP_REDIRECT, "{:?}", bench.datapath().counters());
+            let (found, inner) = inner.unwrap();
+            assert_eq!(found, vni);
+            if front {
+                assert_eq!(inner, sent, "the packet goes untranslated");
+            } else {
+                assert_eq!((inner.src, inner.dst), (A::GATEWAY, A::REMOTE_POD));
+                assert_eq!(inner.segment, translated);
+            }
+        }
+    }
+    let stray = from_world::<A>(tcp(1, 22, SYN));
+    assert_eq!(early(&bench, &stray).0, XDP_PASS);
+    let row = Frontend { flags: FrontendFlags { silent: true, ..ON_NODES }, ..Frontend::new(9, 0) };
+    bench.frontend((A::ANY.into(), 30_999, Protocol::Tcp), Scope::Inside, row, &[]).unwrap();
+    assert_eq!(early(&bench, &from_world::<A>(tcp(1, 30_999, SYN))).0, XDP_DROP);
+    assert_eq!(bench.counted(Hook::Xdp, Some(DropReason::NoLocalBackend)).unwrap(), 1);
+}
+
+#[test]
+fn packets_for_other_nodes_are_encapsulated_before_the_stack() {
+    let netns = underlay();
+    netns
+        .within(|| {
+            for dsr in [false, true] {
+                before_the_stack::<Ipv4Addr>(dsr);
+                before_the_stack::<Ipv6Addr>(dsr);
+            }
+            Ok(())
+        })
+        .unwrap();
+}
