@@ -20,7 +20,7 @@ use skep_model::IpCidr;
 use tracing::{info, warn};
 
 use crate::{
-    attach::{AttachKind, AttachReport, Attacher, remove_pin},
+    attach::{AttachKind, AttachReport, Attacher, device_name, remove_pin},
     cgroup,
     codec::{Backends, Endpoints, Ipcache, Maglev, Services, Sources},
     config::DatapathConfig,
@@ -276,13 +276,14 @@ impl Datapath {
         self.detach(UPLINK, ifindex)
     }
 
-    /// Attaches the program that sees a device's packets before the stack, in the driver. The classifiers of the uplink
-    /// are needed beside it. A refusal leaves everything as it was.
+    /// Attaches the program that sees a device's packets before the stack, in the driver where that works (see
+    /// [`XdpMode::for_device`]). The classifiers of the uplink are needed beside it. A refusal leaves everything as it
+    /// was.
     ///
     /// # Errors
     /// When the kernel or the driver refuses, or the object does not load on this kernel: the error says why.
     pub fn attach_xdp(&self, ifindex: u32) -> Result<XdpMode, DatapathError> {
-        self.attach_xdp_as(ifindex, XdpMode::Native)
+        self.attach_xdp_as(ifindex, XdpMode::for_device(&device_name(ifindex)?))
     }
 
     /// As [`Datapath::attach_xdp`], in a mode of the caller's choice.

@@ -32,6 +32,21 @@ impl XdpMode {
         }
     }
 
+    /// The mode that works on a device: in the driver, but not on one end of a veth pair. What a program there sends
+    /// back is dropped unless the other end, which is not ours, happens to poll (GRO, or a program of its own).
+    #[must_use]
+    pub fn for_device(name: &str) -> Self {
+        let folder = Path::new("/sys/class/net").join(name);
+        let sends = ["bonding", "tun_flags"].iter().any(|file| folder.join(file).exists());
+        folder.canonicalize().map_or(XdpMode::Native, |path| Self::at(&path, sends))
+    }
+
+    /// Of the virtual devices, only bonds and TUN have drivers that send back by themselves.
+    fn at(path: &Path, sends: bool) -> Self {
+        let is_virtual = path.components().any(|part| part.as_os_str() == "virtual");
+        if is_virtual && !sends { XdpMode::Generic } else { XdpMode::Native }
+    }
+
     fn kind(self) -> AttachKind {
         match self {
             XdpMode::Native => AttachKind::XdpNative,
@@ -76,4 +91,17 @@ pub(crate) fn attach(
         path: pin.into(),
         source: io::Error::other(source),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_veth_is_not_trusted_to_send_back_and_other_drivers_are() {
+        let virtual_device = Path::new("/sys/devices/virtual/net/eth0");
+        assert_eq!(XdpMode::at(virtual_device, false), XdpMode::Generic);
+        assert_eq!(XdpMode::at(virtual_device, true), XdpMode::Native);
+        assert_eq!(XdpMode::at(Path::new("/sys/devices/pci0000:00/net/eth0"), false), XdpMode::Native);
+    }
 }

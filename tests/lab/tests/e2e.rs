@@ -99,9 +99,9 @@ fn main() -> ExitCode {
         services_change::udp_clients_move_on_at_once_when_a_backend_dies,
         services_change::agents_killed_lose_no_connection,
         services_change::programs_and_settings_replaced_lose_no_connection,
-        services_change::direct_return_shows_backends_the_clients_address,
         services_change::external_ips_in_an_allowed_range_are_served,
-        services_change::xdp_takes_over_and_gives_back_without_a_loss,
+        services_change::direct_return_shows_backends_the_clients_address,
+        services_change::xdp_takes_over_without_a_loss,
         services::services_leave_nothing_behind,
     ];
     run("skepe2e", cases)

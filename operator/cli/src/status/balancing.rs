@@ -252,7 +252,8 @@ fn uplinks(node: &NodeReport, found: &Balancing) -> Option<String> {
     let kinds: Vec<String> =
         kinds.iter().map(|(kind, names)| format!("{kind}: {}", names.join(" "))).collect();
     let uplink = |uplink: &Uplink| {
-        let xdp = format!("xdp {}", uplink.xdp.as_deref().unwrap_or("off"));
+        let mode = uplink.xdp.as_deref().unwrap_or("off");
+        let xdp = format!("xdp {}", mode.strip_prefix("xdp-").unwrap_or(mode));
         let words: Vec<&str> = match &uplink.problem {
             Some(problem) => vec![problem],
             None => kinds.iter().map(String::as_str).chain([xdp.as_str()]).collect(),
@@ -288,7 +289,7 @@ mod tests {
     fn told(entries: u64, evictions: u64) -> Value {
         json!({"synced": true, "leaving": false, "checks": [],
             "loadBalancing": {"mode": "dsr", "algorithm": "maglev", "maglevTableSize": 1021, "families": ["IPv4", "IPv6"],
-                "uplinks": [{"device": "eth0", "xdp": "native"}], "kubeProxyHealth": "0.0.0.0:10256", "frontends": 20, "backends": 31},
+                "uplinks": [{"device": "eth0", "xdp": "xdp-native"}], "kubeProxyHealth": "0.0.0.0:10256", "frontends": 20, "backends": 31},
             "maps": [{"map": "CONNTRACK4", "entries": entries, "capacity": 1000, "inserts": 9, "evictions": evictions,
                 "topClients": [{"client": "10.244.1.3", "entries": 7}], "topSets": [{"set": 4, "entries": 5}]}],
             "kubeProxy": {"holdsPort": false, "chains": 0, "hasTable": false, "hasIpvs": false}, "more": 1})

@@ -145,7 +145,7 @@ fn turn_settings(cluster: &Cluster, values: &str) -> Result<()> {
 pub(crate) fn programs_and_settings_replaced_lose_no_connection(cluster: &Cluster) -> Result<()> {
     with(cluster, "node-port", || {
         let questions = all_kinds(cluster, 25)?;
-        let values = "loadBalancer:\n  mode: dsr\n  externalIPs:\n    allowedRanges: [10.89.2.0/24]\n";
+        let values = "loadBalancer:\n  externalIPs:\n    allowedRanges: [10.89.2.0/24]\n";
         let tallies = meanwhile(cluster, &questions, || turn_settings(cluster, values))?;
         all_complete(&questions, &tallies)
     })
@@ -153,6 +153,7 @@ pub(crate) fn programs_and_settings_replaced_lose_no_connection(cluster: &Cluste
 
 pub(crate) fn direct_return_shows_backends_the_clients_address(cluster: &Cluster) -> Result<()> {
     with(cluster, "node-port", || {
+        turn_settings(cluster, "loadBalancer:\n  mode: dsr\n")?;
         for (_, node) in NODES {
             for server in [format!("tcp {node}:30080"), format!("udp {node}:30081")] {
                 let tally = ask_often(cluster, OUTSIDE, &server, 60)?;
@@ -165,6 +166,7 @@ pub(crate) fn direct_return_shows_backends_the_clients_address(cluster: &Cluster
     })
 }
 
+/// Comes after the case that allows the range.
 pub(crate) fn external_ips_in_an_allowed_range_are_served(cluster: &Cluster) -> Result<()> {
     with(cluster, "external-ips", || {
         outside::route_to_node(cluster, "10.89.2.0/24", "10.89.0.11")?;
@@ -175,8 +177,10 @@ pub(crate) fn external_ips_in_an_allowed_range_are_served(cluster: &Cluster) -> 
     })
 }
 
-pub(crate) fn xdp_takes_over_and_gives_back_without_a_loss(cluster: &Cluster) -> Result<()> {
+pub(crate) fn xdp_takes_over_without_a_loss(cluster: &Cluster) -> Result<()> {
     with(cluster, "node-port", || {
+        // The mode is turned back first: a node that differs from the others in it is no part of this.
+        turn_settings(cluster, "{}\n")?;
         let values = "loadBalancer:\n  xdp: auto\n";
         let questions = all_kinds(cluster, 25)?;
         let tallies = meanwhile(cluster, &questions, || turn_settings(cluster, values))?;
