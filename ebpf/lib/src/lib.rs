@@ -4,7 +4,7 @@
 //! programs bind it to contexts, helpers and maps, the tests to byte vectors and hash maps. One source serves both
 //! address families: what differs is in [`family`].
 //!
-//! Map: [`packet`] and [`env`] are the two seams to the outside; [`frame`] is a parsed packet, [`room`] where it is kept; [`conntrack`], [`lb`] and
+//! Map: [`packet`] and [`mod@env`] are the two seams to the outside; [`frame`] is a parsed packet, [`room`] where it is kept; [`conntrack`], [`lb`] and
 //! [`snat`] are state, [`nat`], [`icmp`], [`arp`], [`ndp`] and [`encap`] rewrite; [`policy`] is where verdicts will come
 //! from; [`flow`] ties them together; [`hooks`] has a function for each place where a program sits; [`sock`] translates
 //! sockets.
