@@ -60,6 +60,9 @@ enum Verb {
         /// A kernel of tests/kernels.toml for the level `vm`, again for more; all by default.
         #[arg(long = "kernel", value_name = "NAME")]
         kernels: Vec<String>,
+        /// A suite of the level `vm`, again for more; all by default.
+        #[arg(long = "suite", value_name = "NAME")]
+        suites: Vec<String>,
     },
     /// Runs a benchmark and prints its table.
     Bench {
@@ -101,7 +104,9 @@ fn run(verb: Verb) -> Result<ExitCode> {
         Verb::Up { rest } => lab::up(&rest)?,
         Verb::Down { rest } => return lab::skep("down", &rest),
         Verb::Status { rest } => return lab::skep("status", &rest),
-        Verb::Test { level, retries, kernels } => return test::test(level, retries, &kernels),
+        Verb::Test { level, retries, kernels, suites } => {
+            return test::test(level, retries, &vm::Choice { kernels, suites });
+        }
         Verb::Bench { name, rest } => bench::bench(&name, &rest)?,
         Verb::Verify => verify::verify()?,
         Verb::Fix => verify::fix()?,

@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 
 use crate::shell::{command, wait_at_most};
 use crate::signals::{Group, own_group};
-use crate::{ebpf, image, products, say, tools, vm};
+use crate::vm::{self, Choice};
+use crate::{ebpf, image, products, say, tools};
 use tally::Tally;
 
 pub(crate) mod tally;
@@ -33,18 +34,18 @@ pub(crate) enum Level {
 const ALL: [Level; 6] = [Level::Unit, Level::Programs, Level::Lab, Level::E2e, Level::Families, Level::Vm];
 
 /// Runs a level, or all; fails when a test failed. A level that failed is tried again `retries` times, and says so.
-/// `kernels` are those of the virtual machines; all when there are none.
-pub(crate) fn test(level: Option<Level>, retries: u8, kernels: &[String]) -> Result<ExitCode> {
+/// `choice` is what the virtual machines run.
+pub(crate) fn test(level: Option<Level>, retries: u8, choice: &Choice) -> Result<ExitCode> {
     let levels = level.map_or(ALL.to_vec(), |level| vec![level]);
     let mut results = Vec::new();
     for level in levels {
-        let mut tally = level.attempt(kernels);
+        let mut tally = level.attempt(choice);
         for retry in 1..=retries {
             if tally.failed == 0 {
                 break;
             }
             say::line(&format!("{}: {tally}; trying the level again ({retry} of {retries})", level.name()));
-            tally = level.attempt(kernels);
+            tally = level.attempt(choice);
             if tally.failed == 0 {
                 say::line(&format!(
                     "{}: UNSTABLE, failed at first and passed on try {}",
@@ -94,21 +95,21 @@ impl Level {
     }
 
     /// Runs the level; what keeps it from running counts as a failure.
-    fn attempt(self, kernels: &[String]) -> Tally {
+    fn attempt(self, choice: &Choice) -> Tally {
         say::line(&format!("== {}", self.name()));
-        self.run(kernels).unwrap_or_else(|error| {
+        self.run(choice).unwrap_or_else(|error| {
             say::line(&format!("error: {error:#}"));
             Tally { failed: 1, ..Tally::default() }
         })
     }
 
-    fn run(self, kernels: &[String]) -> Result<Tally> {
+    fn run(self, choice: &Choice) -> Result<Tally> {
         if let Some(obstacle) = self.obstacle() {
             say::line(&format!("skipped: {obstacle}"));
             return Ok(Tally { skipped: 1, ..Tally::default() });
         }
         if self == Self::Vm {
-            return vm::run(kernels);
+            return vm::run(choice);
         }
         self.prepare()?;
         let arguments = self.arguments();

@@ -52,19 +52,28 @@ fn folder() -> PathBuf {
     target().join("vm")
 }
 
-/// Runs the named kernels, or all, and reports each.
-pub(crate) fn run(names: &[String]) -> Result<Tally> {
+/// What is run; nothing named means all.
+#[derive(Debug, Default)]
+pub(crate) struct Choice {
+    /// Kernels of tests/kernels.toml.
+    pub(crate) kernels: Vec<String>,
+    /// Test binaries.
+    pub(crate) suites: Vec<String>,
+}
+
+/// Runs the chosen kernels and reports each.
+pub(crate) fn run(choice: &Choice) -> Result<Tally> {
     if std::env::consts::ARCH != "x86_64" {
         bail!(
             "the machines are x86_64 and run this machine's test binaries: {} cannot",
             std::env::consts::ARCH
         );
     }
-    let kernels = kernels::select(names)?;
+    let kernels = kernels::select(&choice.kernels)?;
     tools::ensure(&tools::BUILD)?;
     tools::ensure(&TOOLS)?;
     ebpf::build()?;
-    let binaries = binaries::build()?;
+    let binaries = binaries::build(&choice.suites)?;
     fs::create_dir_all(folder()).context("cannot make target/vm")?;
     let base = say::step("initial file system", || initramfs::base(&binaries))?;
     let reports = run_all(&kernels, &binaries, &base);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::say;
@@ -24,8 +24,8 @@ pub(crate) struct Binaries {
     pub(crate) probe: PathBuf,
 }
 
-/// Builds them.
-pub(crate) fn build() -> Result<Binaries> {
+/// Builds them, and keeps the named suites, or all.
+pub(crate) fn build(suites: &[String]) -> Result<Binaries> {
     say::step("test binaries", || {
         let line =
             "test --locked --no-run --quiet --message-format=json --package skep-test-programs --tests";
@@ -38,6 +38,13 @@ pub(crate) fn build() -> Result<Binaries> {
         };
         (binaries.init, binaries.probe) = (named(INIT)?, named(PROBE)?);
         binaries.suites.sort();
+        if let Some(unknown) =
+            suites.iter().find(|name| !binaries.suites.iter().any(|(suite, _)| suite == *name))
+        {
+            let known: Vec<&str> = binaries.suites.iter().map(|(name, _)| name.as_str()).collect();
+            bail!("no suite {unknown:?}; there are {}", known.join(", "));
+        }
+        binaries.suites.retain(|(name, _)| suites.is_empty() || suites.contains(name));
         Ok(binaries)
     })
 }

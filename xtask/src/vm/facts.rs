@@ -43,7 +43,7 @@ pub(crate) struct Program {
 pub(crate) fn of_this_machine(binaries: &Binaries) -> Result<Facts> {
     say::step("the programs on this machine's own kernel", || {
         let said = output(&mut command(&binaries.probe, &[] as &[&str]))?;
-        said.lines().filter_map(parse).last().context("the probe said nothing")
+        said.lines().rev().find_map(parse).context("the probe said nothing")
     })
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use aya::{EbpfLoader, programs::Program};
 use serde_json::{Map, Value, json};
 use skep_datapath::{AttachKind, objects};
-use skep_test_programs::{Attach, Bench, Cluster, bench::BpfFs};
+use skep_test_programs::{Bench, bench::BpfFs, netns::Netns};
 use skep_test_vm::{MARK, features, verifier, verifier::Verified};
 
 /// Lines of the verifier's log that tell why a program was refused.
@@ -41,11 +41,14 @@ fn tell(features: &Map<String, Value>, programs: &[Value]) -> Result<()> {
     Ok(writeln!(std::io::stdout(), "{MARK}facts {facts}")?)
 }
 
-/// How classifiers are attached here.
+/// Opens a data path, and says how classifiers are attached here.
 fn attach() -> Result<&'static str> {
-    drop(Bench::new().map_err(|error| anyhow!("{error:#}"))?);
-    let cluster = Cluster::new(1, Attach::Best).map_err(|error| anyhow!("{error:#}"))?;
-    let report = cluster.nodes[0].datapath().attach_report();
+    let bench = Bench::new().map_err(|error| anyhow!("{error:#}"))?;
+    let netns = Netns::new("probe")?;
+    netns.sh("ip link add pod type veth peer name eth0")?;
+    let ifindex = netns.ifindex("pod")?;
+    netns.within(|| Ok(bench.datapath().attach_pod(ifindex)?))?;
+    let report = bench.datapath().attach_report();
     Ok(if report.iter().any(|attached| attached.kind == AttachKind::Tcx) { "tcx" } else { "clsact" })
 }
 
