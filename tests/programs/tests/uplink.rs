@@ -177,7 +177,7 @@ fn a_cluster_address_is_no_service_for_outside_clients() {
 
 fn outside_clients_are_kept_out<A: Net>() {
     let bench = bench();
-    let target = |port| (IpAddr::from(A::ANY.into()), port, Protocol::Tcp);
+    let target = |port| (A::ANY.into(), port, Protocol::Tcp);
     let ranged = FrontendFlags { source_ranges: true, ..ON_NODES };
     let silent = FrontendFlags { silent: true, ..ON_NODES };
     let backend = [(A::REMOTE_POD.into(), 8080)];
