@@ -4,10 +4,10 @@
 //! programs bind it to contexts, helpers and maps, the tests to byte vectors and hash maps. One source serves both
 //! address families: what differs is in [`family`].
 //!
-//! Map: [`packet`] and [`mod@env`] are the two seams to the outside; [`frame`] is a parsed packet, [`room`] where it is kept; [`conntrack`], [`lb`] and
-//! [`snat`] are state, [`nat`], [`icmp`], [`arp`], [`ndp`] and [`encap`] rewrite; [`policy`] is where verdicts will come
-//! from; [`flow`] ties them together; [`hooks`] has a function for each place where a program sits; [`sock`] translates
-//! sockets.
+//! Map: [`packet`] and [`mod@env`] are the two seams to the outside; [`frame`] is a parsed packet, [`room`] where it is
+//! kept; [`conntrack`], [`lb`] and [`snat`] are state, [`nat`], [`icmp`], [`arp`] and [`ndp`] rewrite;
+//! [`policy`] is where verdicts will come from; [`flow`] ties them together; [`hooks`] has a function for each place where
+//! a program sits; [`sock`] translates sockets.
 //!
 //! Kernel floor 5.10: only short loops with constant bounds, no fetched atomics. Small functions are
 //! inlined; the steps of a hook are functions of their own, see [`room`].
@@ -19,7 +19,6 @@ extern crate std;
 pub mod arp;
 pub mod conntrack;
 pub mod csum;
-pub mod encap;
 pub mod env;
 pub mod family;
 pub mod flow;
