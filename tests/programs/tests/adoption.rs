@@ -136,3 +136,20 @@ fn a_missing_object_folder_says_what_is_wrong() {
     let error = Datapath::open(config).unwrap_err();
     assert!(error.to_string().contains("sock.o"), "{error}");
 }
+
+#[test]
+fn evictions_are_counted_and_laid_at_someones_door() {
+    root_or_say();
+    let mut bench = Bench::new().unwrap_or_else(|error| panic!("{error:#}"));
+    bench.reopen(MapSizes { conntrack: 1024, sockets: 1024 }).unwrap();
+    let conntrack = |bench: &Bench| bench.datapath().pressure().unwrap().swap_remove(0);
+    assert_eq!(conntrack(&bench).evictions, 0);
+    for port in 1001..=4000 {
+        flow(&bench, port);
+    }
+    let full = conntrack(&bench);
+    assert_eq!((full.map, full.capacity, full.inserts), ("CONNTRACK4", 1024, 3000));
+    assert!(full.entries <= 1024 && full.evictions > 0, "{full:?}");
+    assert_eq!(full.evictions + full.entries as u64, 3000, "{full:?}");
+    assert_eq!(full.top_clients, [(POD.into(), full.entries)]);
+}
