@@ -115,6 +115,7 @@ fn one(kernel: &Kernel, binaries: &Binaries, base: &[u8]) -> Report {
     if let Err(error) = fetch_and_boot(kernel, binaries, base, &mut report) {
         report.trouble(format!("{error:#}"));
     }
+    report.excuse();
     report.compare();
     report.seconds = start.elapsed().as_secs_f32();
     let file = |end: &str| folder().join(format!("{}.{end}", kernel.name));

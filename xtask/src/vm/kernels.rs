@@ -23,6 +23,9 @@ pub(crate) struct Kernel {
     #[serde(default)]
     #[allow(dead_code, reason = "for readers of the file")]
     pub(crate) floor: bool,
+    /// Tests (`SUITE::NAME`) that this kernel cannot run, and why: they fail there, and must.
+    #[serde(default)]
+    pub(crate) cannot_run: BTreeMap<String, String>,
     /// What it can do.
     pub(crate) features: BTreeMap<String, Value>,
 }
