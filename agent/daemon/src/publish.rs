@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::facts::{OwnNode, PodFacts};
 
 /// Where `skep status` finds the state of the node's data path.
-pub(crate) const ANNOTATION: &str = "skep.io/datapath";
+pub(crate) const ANNOTATION: &str = "skep.dev/datapath";
 /// How long changes are gathered before they are written.
 const COALESCE: Duration = Duration::from_millis(25);
 

@@ -21,7 +21,7 @@ pub use pool::{AddressPool, PoolError, PortPool};
 
 const NETWORKING: &str = "networking.k8s.io";
 /// Keys of node ports in use; not served as a resource.
-const INTERNAL: &str = "internal.skep.io";
+const INTERNAL: &str = "internal.skep.dev";
 
 /// The pools of the cluster.
 pub struct Services {
@@ -316,7 +316,7 @@ fn address_object(service: &Value, address: &str) -> Value {
 
 fn port_object(service: &Value, port: u16) -> Value {
     json!({
-        "apiVersion": "internal.skep.io/v1",
+        "apiVersion": "internal.skep.dev/v1",
         "kind": "NodePort",
         "metadata": {"name": port.to_string()},
         "spec": {"namespace": meta::text(service, "namespace"), "service": meta::text(service, "name")},

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// What one node holds.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
-    group = "skep.io",
+    group = "skep.dev",
     version = "v1alpha1",
     kind = "NodeEndpoints",
     plural = "nodeendpoints",
@@ -71,6 +71,6 @@ mod tests {
         let version = &crd["spec"]["versions"][0];
         let spec = &version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
         assert!(spec["nodeIP"].is_object() && spec["podCIDRs"].is_object());
-        assert_eq!(crd["metadata"]["name"], "nodeendpoints.skep.io");
+        assert_eq!(crd["metadata"]["name"], "nodeendpoints.skep.dev");
     }
 }

@@ -51,7 +51,7 @@ pub(super) fn builtin_name(gvk: &GroupVersionKind) -> Option<String> {
         .map(|object| object.name.to_string())
 }
 
-/// `skep.io` is read from the root: `io.skep.v1alpha1.NodeEndpoints`.
+/// `skep.dev` is read from the root: `dev.skep.v1alpha1.NodeEndpoints`.
 fn custom_name(group: &str, version: &str, kind: &str) -> String {
     let reversed: Vec<_> = group.split('.').rev().collect();
     format!("{}.{version}.{kind}", reversed.join("."))

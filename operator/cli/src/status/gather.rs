@@ -34,7 +34,7 @@ pub(crate) struct Facts {
 pub(crate) async fn gather(client: &Client) -> Facts {
     let nodes: Api<Node> = Api::all(client.clone());
     let pods: Api<Pod> = Api::namespaced(client.clone(), "kube-system");
-    let gvk = GroupVersionKind::gvk("skep.io", "v1alpha1", "NodeEndpoints");
+    let gvk = GroupVersionKind::gvk("skep.dev", "v1alpha1", "NodeEndpoints");
     let resource = ApiResource::from_gvk_with_plural(&gvk, "nodeendpoints");
     let agents: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let all = ListParams::default();

@@ -11,7 +11,7 @@ use super::gather::Facts;
 use crate::up::wait::{is_ready, node_is_ready};
 
 /// Where an agent publishes its data path's state, on its NodeEndpoints object.
-pub(crate) const DATAPATH_ANNOTATION: &str = "skep.io/datapath";
+pub(crate) const DATAPATH_ANNOTATION: &str = "skep.dev/datapath";
 /// The parts that run as pods, by their `k8s-app` label; the first two run on every node.
 const PARTS: [(&str, &str); 3] =
     [("agent", "skep-agent"), ("proxy", "kube-dns"), ("operator", "skep-operator")];
@@ -309,7 +309,7 @@ mod tests {
         let text =
             json!({"attach": "tcx", "programs": [{"name": "pod", "attach": "tcx"}], "problems": problems})
                 .to_string();
-        from(json!({"apiVersion": "skep.io/v1alpha1", "kind": "NodeEndpoints",
+        from(json!({"apiVersion": "skep.dev/v1alpha1", "kind": "NodeEndpoints",
             "metadata": {"name": name, "annotations": {DATAPATH_ANNOTATION: text}}}))
     }
 
