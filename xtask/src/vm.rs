@@ -33,7 +33,7 @@ mod report;
 /// Machines that run at once.
 const AT_ONCE: usize = 2;
 /// From switching a machine on to its end.
-const LIMIT: Duration = Duration::from_secs(20 * 60);
+const LIMIT: Duration = Duration::from_secs(15 * 60);
 
 /// To fetch kernels and to run machines.
 const TOOLS: [Tool; 8] = [
