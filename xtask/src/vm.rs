@@ -32,8 +32,9 @@ mod report;
 
 /// Machines that run at once.
 const AT_ONCE: usize = 2;
-/// From switching a machine on to its end.
+/// From switching a machine on to its end, with chosen suites and with all of them.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
+const LIMIT_FOR_ALL: Duration = Duration::from_secs(40 * 60);
 
 /// To fetch kernels and to run machines.
 const TOOLS: [Tool; 8] = [
@@ -132,9 +133,10 @@ fn fetch_and_boot(kernel: &Kernel, binaries: &Binaries, base: &[u8], report: &mu
     let image = folder().join(&kernel.name).join("initramfs");
     initramfs::write(&image, base, &unpacked, binaries)?;
     let console = folder().join(format!("{}.console", kernel.name));
-    let ended = machine::boot(&unpacked.image, &image, &console, LIMIT, |line| report.line(line))?;
+    let limit = if binaries.all_suites { LIMIT_FOR_ALL } else { LIMIT };
+    let ended = machine::boot(&unpacked.image, &image, &console, limit, |line| report.line(line))?;
     if ended == machine::Ended::AtTheLimit {
-        report.trouble(format!("not done after {} seconds", LIMIT.as_secs()));
+        report.trouble(format!("not done after {} seconds", limit.as_secs()));
     } else if !report.done {
         report.trouble(format!("the machine died; its last messages are in {}", console.display()));
     }

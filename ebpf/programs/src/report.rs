@@ -5,7 +5,8 @@ use aya_ebpf::{
     helpers::bpf_ktime_get_ns,
 };
 use skep_abi::{
-    Addr, Counter, DropReason, FlowEvent, Hook, V4, V6, addr::Be16, drop::REASON_SLOTS, event::SAMPLE_INTERVAL,
+    Addr, Counter, DropReason, FlowEvent, Hook, V4, V6, addr::Be16, drop::REASON_SLOTS,
+    event::SAMPLE_INTERVAL,
 };
 use skep_packet::{
     Family,

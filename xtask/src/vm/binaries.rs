@@ -16,6 +16,8 @@ const PROBE: &str = "skep-vm-probe";
 pub(crate) struct Binaries {
     /// Name and place of each suite.
     pub(crate) suites: Vec<(String, PathBuf)>,
+    /// Whether that is every suite there is.
+    pub(crate) all_suites: bool,
     /// Programs that suites start, by the absolute path that is compiled into them.
     pub(crate) helpers: Vec<PathBuf>,
     /// A machine's first process.
@@ -44,6 +46,7 @@ pub(crate) fn build(suites: &[String]) -> Result<Binaries> {
             let known: Vec<&str> = binaries.suites.iter().map(|(name, _)| name.as_str()).collect();
             bail!("no suite {unknown:?}; there are {}", known.join(", "));
         }
+        binaries.all_suites = suites.is_empty();
         binaries.suites.retain(|(name, _)| suites.is_empty() || suites.contains(name));
         Ok(binaries)
     })
