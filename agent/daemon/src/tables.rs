@@ -7,6 +7,8 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    ops::Bound,
     sync::Arc,
     time::Instant,
 };
@@ -16,7 +18,7 @@ use skep_datapath::{
     TableError, Tables,
 };
 use skep_loadbalancer::{Changes, Pinned, Set};
-use skep_model::SetId;
+use skep_model::{IpCidr, SetId};
 use skep_table::{Counters, Outcome, Reconciler, Target};
 
 use self::maglev::{MaglevMap, MaglevTable};
@@ -193,7 +195,9 @@ impl ServiceTables {
             self.maglev.table().remove(&id.0);
         }
         let kept = set.map(|set| &*set.sources).unwrap_or_default();
-        let of_set = self.sources.desired().keys().skip_while(|range| range.set < id.0);
+        let lowest = IpCidr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let from = lowest.map_or(Bound::Unbounded, |cidr| Bound::Included(SourceRange { set: id.0, cidr }));
+        let of_set = self.sources.desired().range((from, Bound::Unbounded)).map(|(range, _)| range);
         let stale: Vec<SourceRange> = of_set
             .take_while(|range| range.set == id.0)
             .filter(|range| !kept.contains(&range.cidr))

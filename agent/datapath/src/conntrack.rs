@@ -7,7 +7,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use skep_abi::{
     Be16, TICK_SHIFT,
-    conntrack::{CtFlags, CtKey, CtState, CtValue},
+    conntrack::{CtFlags, CtKey, CtState, CtValue, TcpSeen},
 };
 
 use crate::{codec::Family, sys::RawMap, table::TableError};
@@ -24,8 +24,11 @@ pub struct Timeouts {
     pub tcp_established: u32,
     /// TCP with one side finished.
     pub tcp_half_closed: u32,
-    /// TCP with both sides finished, or reset.
+    /// TCP with both sides finished.
     pub tcp_closed: u32,
+    /// TCP with a reset seen. Sequence numbers are not looked at, so the reset may be a forged one that its receiver
+    /// ignored: longer than most keep-alives of applications.
+    pub tcp_reset: u32,
     /// Anything else without a reply.
     pub other_opening: u32,
     /// Anything else with replies.
@@ -41,6 +44,7 @@ impl Default for Timeouts {
             tcp_established: 8 * 3600,
             tcp_half_closed: 600,
             tcp_closed: 10,
+            tcp_reset: 300,
             other_opening: 30,
             other_established: 180,
             icmp: 30,
@@ -49,8 +53,9 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    fn of(&self, protocol: u8, state: CtState) -> u32 {
-        match (protocol, state) {
+    fn of(&self, protocol: u8, original: TcpSeen, reply: TcpSeen) -> u32 {
+        match (protocol, CtState::of(original, reply)) {
+            (TCP, _) if original.any(TcpSeen::RST) || reply.any(TcpSeen::RST) => self.tcp_reset,
             (TCP, CtState::Opening) => self.tcp_opening,
             (TCP, CtState::Established) => self.tcp_established,
             (TCP, CtState::HalfClosed) => self.tcp_half_closed,
@@ -187,19 +192,18 @@ fn expired<A: Family>(entries: &Flows<A>, timeouts: &Timeouts, now: u32) -> Vec<
     let idle = |value: &CtValue<A>| now.wrapping_sub(value.last_seen).cast_signed().max(0).cast_unsigned();
     let is_expired = |key: &CtKey<A>, value: &CtValue<A>| {
         let Some(other) = twin(key, value) else {
-            let state = CtState::of(value.original, value.reply);
-            return idle(value) > timeouts.of(key.protocol, state);
+            return idle(value) > timeouts.of(key.protocol, value.original, value.reply);
         };
         let Some(twin) = entries.get(&other) else {
             // The other half was evicted: what it knew is lost, so assume the flow lives.
-            return idle(value) > timeouts.of(key.protocol, CtState::Established);
+            return idle(value) > timeouts.of(key.protocol, TcpSeen::ANY, TcpSeen::ANY);
         };
         let (original, reply) = if value.flags.any(CtFlags::DNAT) {
             (value.original, twin.reply)
         } else {
             (twin.original, value.reply)
         };
-        idle(value).min(idle(twin)) > timeouts.of(key.protocol, CtState::of(original, reply))
+        idle(value).min(idle(twin)) > timeouts.of(key.protocol, original, reply)
     };
     entries.iter().filter(|(key, value)| is_expired(key, value)).map(|(key, _)| *key).collect()
 }
@@ -288,7 +292,7 @@ pub(crate) fn cut<A: Family>(map: &Arc<RawMap>, backends: &[CutBackend]) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use skep_abi::{V4, V6, conntrack::TcpSeen};
+    use skep_abi::{V4, V6};
 
     use super::*;
 
@@ -343,6 +347,15 @@ mod tests {
             assert!(expired(&entries, &Timeouts::default(), 100 + after - 1).is_empty());
             assert_eq!(expired(&entries, &Timeouts::default(), 100 + after), vec![key]);
         }
+    }
+
+    #[test]
+    fn a_reset_that_may_be_forged_does_not_end_a_flow_at_once() {
+        let reset = TcpSeen::ANY.with(TcpSeen::RST);
+        let (key, value) = plain(reset, TcpSeen::ANY, 100);
+        let entries = HashMap::from([(key, value)]);
+        assert!(expired(&entries, &Timeouts::default(), 100 + 300).is_empty());
+        assert_eq!(expired(&entries, &Timeouts::default(), 100 + 301), vec![key]);
     }
 
     #[test]

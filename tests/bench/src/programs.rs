@@ -60,6 +60,9 @@ fn seen(bytes: &[u8], repeat: u32) -> TestPacket<'_> {
     TestPacket { bytes, ifindex: LOOPBACK, ingress_ifindex: 0, repeat }
 }
 
+/// Link-layer address of the device of a test run: the loopback's.
+const OWN_MAC: [u8; 6] = [0; 6];
+
 /// The fastest of several measurements: the others were interrupted.
 fn fastest(mut measure: impl FnMut() -> Result<f64>) -> Result<f64> {
     let mut best = f64::INFINITY;
@@ -76,7 +79,7 @@ fn hot(bench: &Bench, limits: &Limits, args: &Args, report: &mut Report) -> Resu
             || Ok(limits.test_run(limits::NOOP, &seen(&local, args.repeat))?.duration.as_nanos() as f64),
         )?;
     let peer = Peer { name: "a program that does nothing", value: noop };
-    let from_world = |to| Crafted::new(ROUTER_MAC, HOST_MAC, WORLD, NODE, tcp(5000, to, ACK)).bytes();
+    let from_world = |to| Crafted::new(ROUTER_MAC, OWN_MAC, WORLD, NODE, tcp(5000, to, ACK)).bytes();
     let paths: [(&str, &Classifier, Vec<u8>, u32); 8] = [
         ("from a pod to a neighbour (tracked, redirected)", &FROM_POD, local.clone(), REDIRECT),
         ("from a pod into the tunnel", &FROM_POD, from_pod(REMOTE_POD, tcp(4000, 80, ACK)), REDIRECT),
@@ -135,7 +138,7 @@ fn node_port(bench: &Bench, calls: u32, add: &mut impl FnMut(&str, f64)) -> Resu
     let place = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), NODE_PORT, Protocol::Tcp);
     bench.frontend(place, Scope::Inside, Frontend { flags, ..Frontend::new(3, 0) }, &backends)?;
     let run = |from: u16, flags: u8| -> Result<u64> {
-        let packet = Crafted::new(ROUTER_MAC, HOST_MAC, WORLD, NODE, tcp(from, NODE_PORT, flags)).bytes();
+        let packet = Crafted::new(ROUTER_MAC, OWN_MAC, WORLD, NODE, tcp(from, NODE_PORT, flags)).bytes();
         let outcome = bench.datapath().test_run(&FROM_UPLINK, &seen(&packet, 1))?;
         ensure!(outcome.verdict == REDIRECT, "verdict {}", outcome.verdict);
         Ok(outcome.duration.as_nanos() as u64)

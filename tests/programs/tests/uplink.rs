@@ -71,8 +71,20 @@ fn tcp(from: u16, to: u16, flags: u8) -> Segment {
     Segment::Tcp(from, to, flags, b"payload".to_vec())
 }
 
+/// Link-layer address of the device of a test run: the loopback's.
+const OWN_MAC: [u8; 6] = [0; 6];
+
 fn from_world<A: Net>(segment: Segment) -> Crafted<A> {
-    Crafted::new(ROUTER_MAC, HOST_MAC, A::WORLD, A::NODE, segment)
+    Crafted::new(ROUTER_MAC, OWN_MAC, A::WORLD, A::NODE, segment)
+}
+
+#[test]
+fn frames_for_other_machines_are_left_to_the_stack() {
+    let bench = bench();
+    node_port::<Ipv4Addr>(&bench, 1, Protocol::Tcp, &[(Ipv4Addr::REMOTE_POD, 8080)]);
+    let flooded = Crafted { dst_mac: HOST_MAC, ..from_world::<Ipv4Addr>(tcp(40_000, NODE_PORT, SYN)) };
+    let outcome = bench.run(&FROM_UPLINK, &flooded.bytes()).unwrap();
+    assert_eq!((outcome.verdict, outcome.bytes), (PASS, flooded.bytes()));
 }
 
 #[track_caller]
@@ -170,7 +182,7 @@ fn what_is_for_no_frontend_passes_untouched_in_both_families() {
 fn a_cluster_address_is_no_service_for_outside_clients() {
     let bench = bench();
     bench.service(1, Protocol::Tcp, 80, &[(REMOTE_POD, 8080)]).unwrap();
-    let sent = Crafted::new(ROUTER_MAC, HOST_MAC, WORLD, VIP, tcp(1, 80, SYN));
+    let sent = Crafted::new(ROUTER_MAC, OWN_MAC, WORLD, VIP, tcp(1, 80, SYN));
     let outcome = bench.run(&FROM_UPLINK, &sent.bytes()).unwrap();
     assert_eq!((outcome.verdict, outcome.bytes), (PASS, sent.bytes()));
 }
@@ -210,7 +222,7 @@ fn outside_clients_have_rows_of_their_own() {
     let row = |set, flags| Frontend { flags, ..Frontend::new(set, 0) };
     bench.frontend(target, Scope::Inside, row(1, flags), &[(REMOTE_POD.into(), 1)]).unwrap();
     bench.frontend(target, Scope::Outside, row(2, EXTERNAL), &[(NEIGHBOUR.into(), 2)]).unwrap();
-    let sent = Crafted::new(ROUTER_MAC, HOST_MAC, WORLD, VIP, tcp(1, 80, SYN));
+    let sent = Crafted::new(ROUTER_MAC, OWN_MAC, WORLD, VIP, tcp(1, 80, SYN));
     assert_eq!(bench.pass(&FROM_UPLINK, &sent).unwrap().1.dst, NEIGHBOUR);
     let inside = Crafted::new(POD_MAC, POD_HOST_MAC, POD, VIP, tcp(1, 80, SYN));
     assert_eq!(bench.pass(&FROM_POD, &inside).unwrap().1.dst, REMOTE_POD);

@@ -15,10 +15,18 @@ use skep_packet::{
     packet::{ETHERTYPE_IPV4, ETHERTYPE_IPV6},
 };
 
-/// Packets from the network.
+/// What the link layer says of a packet that is for this machine.
+const PACKET_HOST: u32 = 0;
+
+/// Packets from the network. Those for other machines, which a bridge floods or a promiscuous device shows, are left to
+/// the stack, which drops them: every node knows the frontends, and all of them would answer.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 pub extern "C" fn skep_from_uplink(skb: *mut __sk_buff) -> i32 {
+    // SAFETY: the context is the program's own.
+    if unsafe { (*skb).pkt_type } != PACKET_HOST {
+        return TC_ACT_OK as i32;
+    }
     let packet = Skb::new(skb);
     let length = packet.length();
     let code = match ethertype(&packet) {
