@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 use crate::shell::{command, root, show, target};
+use crate::signals::deliverable;
 use crate::{image, products, tools};
 
 /// Builds everything and brings a cluster up.
@@ -27,7 +28,7 @@ pub(crate) fn skep(verb: &str, rest: &[String]) -> Result<ExitCode> {
     let Some(program) = [built, installed].into_iter().find(|path| path.exists()) else {
         bail!("skep is not built: `cargo xtask up` does that");
     };
-    let status =
-        command(&program, &[verb]).args(rest).status().with_context(|| format!("cannot run {verb}"))?;
+    let status = deliverable(|| command(&program, &[verb]).args(rest).status())
+        .with_context(|| format!("cannot run {verb}"))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::signals::{Group, own_group};
+use crate::signals::{Group, spawn};
 
 /// The checkout.
 pub(crate) fn root() -> PathBuf {
@@ -51,8 +51,7 @@ pub(crate) fn command<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: &[
 
 /// Runs with the output shown; an error says which command it was.
 pub(crate) fn show(command: &mut Command) -> Result<()> {
-    let mut child =
-        own_group(command).spawn().with_context(|| format!("cannot run {}", describe(command)))?;
+    let mut child = spawn(command).with_context(|| format!("cannot run {}", describe(command)))?;
     let _ends_with_us = Group::of(&child);
     let status = child.wait()?;
     if !status.success() {
@@ -63,8 +62,8 @@ pub(crate) fn show(command: &mut Command) -> Result<()> {
 
 /// Runs with the output kept; it is part of the error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let piped = own_group(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = piped.spawn().with_context(|| format!("cannot run {}", describe(command)))?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = spawn(command).with_context(|| format!("cannot run {}", describe(command)))?;
     let _ends_with_us = Group::of(&child);
     let output = child.wait_with_output()?;
     if !output.status.success() {

@@ -1,7 +1,8 @@
 //! A signal to this process reaches what it started: each group of processes gets it, and those that do not end are ended.
 
+use std::io;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, exit};
+use std::process::{Child, Command, exit};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,12 +45,13 @@ fn groups<T>(work: impl FnOnce(&mut Vec<Pid>) -> T) -> T {
     work(&mut GROUPS.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
+fn signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
+}
+
 /// Takes over the signals that end a program. Called before any thread is started.
 pub(crate) fn watch() -> Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
-        signals.add(signal);
-    }
+    let signals = signals();
     signals.thread_block()?;
     std::thread::spawn(move || {
         if let Ok(signal) = signals.wait() {
@@ -77,7 +79,34 @@ fn end_all(signal: Signal) -> ! {
     exit(128 + signal as i32)
 }
 
-/// Makes a command lead a group.
-pub(crate) fn own_group(command: &mut std::process::Command) -> &mut std::process::Command {
-    command.process_group(0)
+/// Starts a command that leads a group of its own.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
+    command.process_group(0);
+    deliverable(|| command.spawn())
+}
+
+/// Runs something while this thread blocks no signal: a child inherits what its parent blocks, and hands it on to every
+/// process it starts, none of which could be ended politely then. A signal that comes right now ends this process alone.
+pub(crate) fn deliverable<T>(start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let signals = signals();
+    signals.thread_unblock()?;
+    let started = start();
+    signals.thread_block()?;
+    started
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_blocks_no_signal() {
+        signals().thread_block().unwrap();
+        let mut child = Command::new("grep");
+        child.args(["SigBlk", "/proc/self/status"]).stdout(std::process::Stdio::piped());
+        let output = spawn(&mut child).unwrap().wait_with_output().unwrap();
+        signals().thread_unblock().unwrap();
+        let mask = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(mask.trim(), "SigBlk:\t0000000000000000");
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::shell::{command, wait_at_most};
-use crate::signals::{Group, own_group};
+use crate::signals::{Group, spawn};
 use crate::vm::{self, Choice};
 use crate::{ebpf, image, products, say, tools};
 use tally::Tally;
@@ -168,7 +168,7 @@ impl Level {
 
 /// Runs cargo's tests with their output shown, and counts.
 fn run_cargo(command: &mut Command, limit: Duration) -> Result<Tally> {
-    let mut child = own_group(command.stdout(Stdio::piped())).spawn().context("cannot run cargo")?;
+    let mut child = spawn(command.stdout(Stdio::piped())).context("cannot run cargo")?;
     let _ends_with_us = Group::of(&child);
     let output = child.stdout.take().context("no output to read")?;
     let reader = std::thread::spawn(move || {

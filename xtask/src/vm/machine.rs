@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::shell::{command, end_group};
-use crate::signals::{Group, own_group};
+use crate::signals::{Group, spawn};
 
 /// Panics end the machine at once, so that a crash is not taken for a slow test.
 const KERNEL_LINE: &str = "console=ttyS0 loglevel=4 panic=-1 mitigations=off rdinit=/init";
@@ -33,8 +33,7 @@ pub(crate) fn boot(
 ) -> Result<Ended> {
     let deadline = Instant::now() + limit;
     let mut qemu = qemu(kernel, initramfs, console);
-    let mut child =
-        own_group(qemu.stdin(Stdio::null()).stdout(Stdio::piped())).spawn().context("cannot run QEMU")?;
+    let mut child = spawn(qemu.stdin(Stdio::null()).stdout(Stdio::piped())).context("cannot run QEMU")?;
     let _ends_with_us = Group::of(&child);
     let output = child.stdout.take().context("no output to read")?;
     let (send, lines) = channel();
