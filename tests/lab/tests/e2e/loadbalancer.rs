@@ -122,14 +122,15 @@ pub(crate) fn a_new_operator_gives_nobody_another_address(cluster: &Cluster) -> 
 
 pub(crate) fn pools_that_overlap_or_reach_into_the_cluster_are_refused(cluster: &Cluster) -> Result<()> {
     with_text(cluster, POOL, || {
+        // Of two pools made within one second the first by name is in the right: the other one here.
         let bad = [
-            pool("e2e-overlap", "blocks: [{start: 10.89.0.246, stop: 10.89.0.250}]"),
+            pool("e2e-twice", "blocks: [{start: 10.89.0.246, stop: 10.89.0.250}]"),
             pool("e2e-pods", "blocks: [{cidr: 10.244.7.0/24}]"),
             pool("e2e-services", "blocks: [{cidr: 10.96.9.0/24}]"),
             pool("e2e-reversed", "blocks: [{start: 10.89.3.9, stop: 10.89.3.1}]"),
         ];
         with_text(cluster, &bad.concat(), || {
-            let overlap = refusal(cluster, "e2e-overlap", "Conflict")?;
+            let overlap = refusal(cluster, "e2e-twice", "Conflict")?;
             ensure!(
                 overlap.contains("10.89.0.246-10.89.0.247") && overlap.contains("e2e-pools"),
                 "{overlap}"
