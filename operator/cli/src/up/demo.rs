@@ -1,6 +1,7 @@
 //! The demo: deployed once, then asked through its Service from a pod.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Pod;
@@ -14,6 +15,8 @@ use crate::chart::documents;
 const MANIFESTS: &str = include_str!("../../../../tests/e2e/demo.yaml");
 /// How often the Service is asked.
 const REQUESTS: usize = 12;
+/// How long the demo may take to answer.
+const SETTLING: Duration = Duration::from_secs(60);
 
 /// Deploys the demo unless it is there: a user who scaled it keeps that.
 pub(crate) async fn deploy(client: &Client) -> Result<()> {
@@ -21,7 +24,22 @@ pub(crate) async fn deploy(client: &Client) -> Result<()> {
 }
 
 /// Asks the web Service from the client pod, several times: each answer and how often it came.
+///
+/// A node that has just been booted again is still reported as it was before: what its pods are said to be may be wrong
+/// until its kubelet speaks, so this is tried for a while.
 pub(crate) async fn ask(client: &Client) -> Result<BTreeMap<String, usize>> {
+    let deadline = Instant::now() + SETTLING;
+    loop {
+        match ask_once(client).await {
+            Err(_not_yet) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn ask_once(client: &Client) -> Result<BTreeMap<String, usize>> {
     let pods: Api<Pod> = Api::namespaced(client.clone(), "default");
     let found = pods.list(&ListParams::default().labels("app=client")).await?;
     let ready = |pod: &&Pod| pod.metadata.deletion_timestamp.is_none() && super::wait::is_ready(pod);
