@@ -1,4 +1,4 @@
-//! Conntrack from user space: a dump, and garbage collection that never takes a live entry.
+//! Conntrack from user space: a dump, and garbage collection that takes no entry seen within its timeout.
 //!
 //! The decision is pure ([`expired`]); the clock is a parameter. A translated flow has two entries that each see one
 //! direction; they live and die together, and each names the other ([`twin`]).

@@ -2,8 +2,10 @@
 //!
 //! Hooks take the [`Room`] that they work in, and leave the action there.
 //!
-//! No hook decrements the time to live: whatever leaves the node by the tunnel is delivered on the other side or dropped,
-//! so nothing can circle, and the kernel's own VXLAN and redirect helpers do not either.
+//! No hook decrements the time to live. What leaves the node by the tunnel is delivered on the other side or dropped.
+//!
+//! A debt: a backend outside of the cluster is reached by [`Action::World`], and where it is another frontend of ours two
+//! Services can hand a packet to and fro. Such backends are to be refused, and the time to live to be decremented there.
 
 use skep_abi::{DropReason, PeerFlags, V6};
 
